@@ -1,0 +1,494 @@
+"""Typed, validated config of every stage: YAML in, errors that name the field, the rule and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from sio_ray.errors import ConfigError
+
+#: Every stage, in the order data flows. Each has a section of the config of the same name, with `_` for `-`.
+STAGES = ("prepare", "fit-generator", "generate", "train", "evaluate", "tune", "report")
+
+
+def _resource(default: Any, **rules: Any) -> Any:
+    """A field that says where work runs, never what comes out; it is left out of every fingerprint."""
+    return Field(default, json_schema_extra={"resource": True}, **rules)
+
+
+def _share(default: Any, **extra: Any) -> Any:
+    """A share in [0, 1]."""
+    return Field(default, ge=0, le=1, json_schema_extra={"remedy": "give a share, not a percentage", **extra})
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and strict about names and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide what comes out, as JSON values; what a fingerprint is made of."""
+        return self.model_dump(
+            mode="json", exclude={name for name, field in type(self).model_fields.items() if _extra(field).get("resource")}
+        )
+
+
+class PrepareConfig(Section):
+    """Where real images come from, and how they are split.
+
+    Attributes:
+        source: `digits` (scikit-learn's 8x8 digits) or `image_folder` (your own pictures, see the README).
+        root: folder of an `image_folder` source.
+        image_size_px: pictures of an `image_folder` are resized and centre-cropped to this square.
+        channels: 1 (grey) or 3 (RGB), for an `image_folder`.
+        id_classes: classes of the `digits` source that are in-distribution (ID); labels are renumbered from 0.
+        near_ood_classes: classes of the `digits` source held out as near-OOD.
+        val_fraction: share of the ID images (and of near-OOD) that tunes, never trains, never tests.
+        test_fraction: share of the ID images that is read once, at the end.
+        images_per_ood_set: pictures in each far-OOD set that is drawn or cut (letters, patches, noise).
+        num_outliers: pictures in the outlier-exposure and in the mixing set.
+        seed: of the split and of everything drawn.
+    """
+
+    source: Literal["digits", "image_folder"] = "digits"
+    root: Path | None = None
+    image_size_px: int = Field(32, ge=4, le=1024)
+    channels: Literal[1, 3] = 3
+    id_classes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    near_ood_classes: tuple[int, ...] = (6, 7, 8, 9)
+    val_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra={"remedy": "give a share, not a percentage"})
+    test_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra={"remedy": "give a share, not a percentage"})
+    images_per_ood_set: int = Field(400, ge=1)
+    num_outliers: int = Field(1000, ge=1)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source == "image_folder" and self.root is None:
+            raise ConfigError("prepare.root", "a folder for source image_folder", None, "set prepare.root=/your/pictures")
+        both = sorted(set(self.id_classes) & set(self.near_ood_classes))
+        if both:
+            raise ConfigError(
+                "prepare.near_ood_classes", "disjoint from id_classes", both, "keep each class on one side"
+            )
+        if self.val_fraction + self.test_fraction >= 1:
+            total = self.val_fraction + self.test_fraction
+            raise ConfigError(
+                "prepare.test_fraction", "less than 1 together with val_fraction", total, "leave images to train on"
+            )
+        return self
+
+
+class FitGeneratorConfig(Section):
+    """The diffusion model: a class-conditional UNet with EDM preconditioning (arXiv:2206.00364).
+
+    Attributes:
+        block_out_channels: width of each resolution level, finest first; each level after the first halves the size.
+        layers_per_block: residual blocks per level.
+        attention: self-attention at the coarsest level.
+        num_steps: optimiser steps.
+        global_batch_size: images per step over all workers.
+        learning_rate: of Adam, after warm-up.
+        warmup_steps: linear warm-up.
+        ema_decay: of the averaged weights, which are the ones saved.
+        label_dropout: share of labels replaced by the null class, for classifier-free guidance.
+        gradient_clip_norm: largest norm of the gradient.
+        seed: of initialisation, batches and noise.
+        report_every_steps: steps between two points of the loss curve, each with a checkpoint to resume from.
+        num_workers: Ray Train workers.
+        cpus_per_worker: CPU cores, and threads, of each.
+        gpus_per_worker: GPUs of each; 0 trains on CPUs.
+    """
+
+    block_out_channels: tuple[int, ...] = Field((32, 64), min_length=1)
+    layers_per_block: int = Field(2, ge=1)
+    attention: bool = True
+    num_steps: int = Field(1000, ge=1)
+    global_batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    label_dropout: float = _share(0.1)
+    gradient_clip_norm: float = Field(1.0, gt=0)
+    seed: int = Field(0, ge=0)
+    report_every_steps: int = _resource(100, ge=1)
+    num_workers: int = _resource(1, ge=1)
+    cpus_per_worker: int = _resource(1, ge=1)
+    gpus_per_worker: int = _resource(0, ge=0, le=1)
+
+
+class GenerateConfig(Section):
+    """How the synthetic images are drawn.
+
+    Attributes:
+        generator: a diffusers folder to draw from instead of what fit-generator wrote.
+        synthetic_ratio: images to draw over images in the real training set.
+        base_seed: the seed of image i is a function of this and i alone.
+        scheduler: one of diffusers' EDM schedulers.
+        num_inference_steps: denoising steps.
+        guidance_scale: of classifier-free guidance; 1 is none.
+        sampler_batch_size: images per call of the sampler; part of what the bytes depend on.
+        images_per_shard: rows of every shard but the last.
+        threads_per_actor: CPU threads of each actor, and the cores it asks Ray for; the bytes depend on it.
+        gpus_per_actor: GPUs (or a fraction of one) of each actor; 0 samples on CPUs.
+        num_actors: actors at the most; 0 takes as many as the cluster fits.
+        max_failures_per_shard: after so many failures a shard is set aside and the run ends with an error.
+    """
+
+    generator: Path | None = None
+    synthetic_ratio: float = Field(1.0, gt=0, json_schema_extra={"remedy": "give a ratio to the real set, such as 1.0"})
+    base_seed: int = Field(0, ge=0)
+    scheduler: Literal["edm_euler", "edm_dpmsolver_multistep"] = "edm_dpmsolver_multistep"
+    num_inference_steps: int = Field(18, ge=2)
+    guidance_scale: float = Field(1.0, ge=0)
+    sampler_batch_size: int = Field(64, ge=1)
+    images_per_shard: int = Field(1024, ge=1)
+    threads_per_actor: int = Field(1, ge=1)
+    gpus_per_actor: float = _resource(0, ge=0, le=1)
+    num_actors: int = _resource(0, ge=0)
+    max_failures_per_shard: int = _resource(3, ge=1)
+
+
+class TrainConfig(Section):
+    """The classifiers: the baseline on real images alone, and SIO on both.
+
+    Both arms take the same number of optimiser steps of the same batch size, so the comparison is fair.
+
+    Attributes:
+        arms: which of `baseline` and `sio` to train.
+        seeds: one run per arm and seed.
+        network: name of the network.
+        width: channels of its first stage.
+        real_weight: alpha of the paper: loss = alpha * mean over real + (1 - alpha) * mean over synthetic.
+        synthetic_ratio: synthetic images used over real ones; all that were drawn if not given.
+        real_batch_share: the share of each batch that is real; `real_weight` if not given.
+        synthetic_set: a finished image set to train on instead of what generate wrote.
+        num_steps: optimiser steps of every run.
+        global_batch_size: images per step over all workers.
+        learning_rate: of SGD with Nesterov momentum at its peak; cosine decay to 1e-6.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        warmup_steps: linear warm-up.
+        crop_padding_px: random crop after so much zero padding; 0 turns it off.
+        horizontal_flip: flip half of the pictures.
+        report_every_steps: steps between two points of the training curve, each with a checkpoint to resume from.
+        num_workers: Ray Train workers of one run.
+        cpus_per_worker: CPU cores, and threads, of each.
+        gpus_per_worker: GPUs of each; 0 trains on CPUs.
+        concurrent_runs: runs that train side by side.
+    """
+
+    arms: tuple[Literal["baseline", "sio"], ...] = Field(("baseline", "sio"), min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    network: Literal["small_cnn", "resnet18_32px"] = "resnet18_32px"
+    width: int = Field(64, ge=4)
+    real_weight: float = _share(0.8)
+    synthetic_ratio: float | None = Field(
+        None, ge=0, json_schema_extra={"remedy": "give a ratio to the real set, such as 1.0"}
+    )
+    real_batch_share: float | None = _share(None)
+    synthetic_set: str | None = None
+    num_steps: int = Field(1000, ge=1)
+    global_batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    crop_padding_px: int = Field(4, ge=0)
+    horizontal_flip: bool = True
+    report_every_steps: int = _resource(100, ge=1)
+    num_workers: int = _resource(1, ge=1)
+    cpus_per_worker: int = _resource(1, ge=1)
+    gpus_per_worker: int = _resource(0, ge=0, le=1)
+    concurrent_runs: int = _resource(1, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field in ("arms", "seeds"):
+            values = getattr(self, field)
+            if len(set(values)) != len(values):
+                raise ConfigError(f"train.{field}", "without repeats", values, "name each once")
+        return self
+
+    @property
+    def batch_share(self) -> float:
+        """The share of each batch that is real, with its default resolved."""
+        return self.real_weight if self.real_batch_share is None else self.real_batch_share
+
+
+class EvaluateConfig(Section):
+    """Which OOD scores are computed.
+
+    Attributes:
+        detectors: names of detectors; `sio-ray evaluate --help` lists them.
+        batch_size: images per forward pass.
+        cpus_per_task: CPU cores, and threads, of each task.
+        gpus_per_task: GPUs (or a fraction of one) of each task; 0 runs on CPUs.
+    """
+
+    detectors: tuple[str, ...] = Field(("msp", "max_logit", "energy", "knn", "odin", "vim"), min_length=1)
+    batch_size: int = _resource(256, ge=1)
+    cpus_per_task: int = _resource(1, ge=1)
+    gpus_per_task: float = _resource(0, ge=0, le=1)
+
+
+class TuneConfig(Section):
+    """The search over `train` fields against OOD AUROC on the validation sets.
+
+    Attributes:
+        space: path of a search space module, such as `tune_spaces/weight_and_ratio.py`.
+        num_trials: trials besides the baseline.
+        detectors: the objective is the mean near-OOD AUROC over these.
+        seeds: every trial trains once per seed and is judged by the mean.
+        num_steps: optimiser steps of each training run; those of `train` if not given.
+        search_seed: of the search algorithm.
+        concurrent_trials: trials that train side by side.
+        cpus_per_trial: CPU cores, and threads, of each.
+        gpus_per_trial: GPUs (or a fraction of one) of each.
+    """
+
+    space: Path = Path("tune_spaces/weight_and_ratio.py")
+    num_trials: int = Field(16, ge=1)
+    detectors: tuple[str, ...] = Field(("energy",), min_length=1)
+    seeds: tuple[int, ...] = Field((100,), min_length=1)
+    num_steps: int | None = Field(None, ge=1)
+    search_seed: int = Field(0, ge=0)
+    concurrent_trials: int = _resource(2, ge=1)
+    cpus_per_trial: int = _resource(1, ge=1)
+    gpus_per_trial: float = _resource(0, ge=0, le=1)
+
+
+class ReportConfig(Section):
+    """What the HTML page shows.
+
+    Attributes:
+        title: heading of the page; made from the config's name if not given.
+        images_per_class: columns of the grid of real beside synthetic images.
+        detector: whose ROC curves and score histograms are drawn.
+    """
+
+    title: str | None = None
+    images_per_class: int = Field(10, ge=1, le=40)
+    detector: str = "energy"
+
+
+class ClusterConfig(Section):
+    """Which Ray cluster does the work; nothing here changes any result.
+
+    Attributes:
+        address: of a running cluster (`auto`, `ray://...`); a local one is started if not given.
+        num_cpus: logical CPU cores of a local one; all of the machine's if not given.
+        num_gpus: logical GPUs of a local one; all of the machine's if not given.
+        dashboard: start Ray's dashboard with a local one.
+    """
+
+    address: str | None = None
+    num_cpus: int | None = Field(None, ge=1)
+    num_gpus: int | None = Field(None, ge=0)
+    dashboard: bool = False
+
+
+class Config(Section):
+    """The whole config: one section per stage.
+
+    Attributes:
+        name: of the experiment; outputs go to `output_dir/name`.
+        output_dir: folder of all experiments; on a cluster, one that all nodes share.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    output_dir: Path = Path("runs")
+    prepare: PrepareConfig = PrepareConfig()
+    fit_generator: FitGeneratorConfig = FitGeneratorConfig()
+    generate: GenerateConfig = GenerateConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    tune: TuneConfig = TuneConfig()
+    report: ReportConfig = ReportConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def run_dir(self) -> Path:
+        """Absolute folder of this experiment; workers have another working directory."""
+        return (self.output_dir / self.name).absolute()
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    files = resources.files("sio_ray.presets").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def load_config(preset_or_yaml: str, overrides: Sequence[str] = ()) -> Config:
+    """Load a preset or a YAML file and apply dotted overrides.
+
+    Args:
+        preset_or_yaml: name of a preset (`digits`) or path of a YAML file.
+        overrides: `section.field=value`, the value in YAML syntax, such as `train.seeds=[0,1]`.
+
+    Raises:
+        ConfigError: no such preset or file, broken YAML, an unknown or ill-typed key.
+    """
+    values = _read_yaml(preset_or_yaml)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError("override", "of the form section.field=value", override, "write e.g. train.real_weight=0.9")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(key, "valid YAML", text, "quote the value") from error
+        _set_dotted(values, key, value)
+    return build_config(values)
+
+
+def build_config(values: dict[str, Any]) -> Config:
+    """Validate plain values.
+
+    Raises:
+        ConfigError: for the first field that breaks a rule.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _translate(error) from None
+
+
+def with_overrides(config: Config, changes: dict[str, Any]) -> Config:
+    """A copy of a config with some dotted fields changed, validated again.
+
+    Raises:
+        ConfigError: an unknown field or a value that breaks a rule.
+    """
+    values = config.model_dump(mode="json")
+    for key, value in changes.items():
+        _set_dotted(values, key, value)
+    return build_config(values)
+
+
+def to_yaml(config: Config) -> str:
+    """The whole config as YAML that `load_config` takes."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def dotted_keys() -> list[str]:
+    """Every valid key, such as `train.real_weight`."""
+    return list(_walk_keys(Config))
+
+
+def _walk_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _walk_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _read_yaml(preset_or_yaml: str) -> dict[str, Any]:
+    path = Path(preset_or_yaml)
+    if preset_or_yaml in preset_names():
+        text = (resources.files("sio_ray.presets") / f"{preset_or_yaml}.yaml").read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        presets = ", ".join(preset_names())
+        raise ConfigError("config", f"a preset ({presets}) or a YAML file", preset_or_yaml, "check the name or the path")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" near line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError("config", f"valid YAML{line}", preset_or_yaml, "mend its syntax") from error
+    if not isinstance(values, dict):
+        raise ConfigError("config", "a mapping of sections", type(values).__name__, "see a preset for the form")
+    return values
+
+
+def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
+    # Keys are checked here, before pydantic, so that a typing error in a section is told apart from one in a field.
+    if key not in dotted_keys():
+        raise ConfigError(key, "a field of the config", value, _did_you_mean(key, dotted_keys()))
+    *sections, field = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+    values[field] = value
+
+
+def _did_you_mean(name: str, valid: Sequence[str] | dict[str, Any]) -> str:
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"did you mean {close[0]}" if close else "see the docstrings of sio_ray/config.py for the valid ones"
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def _field_at(path: tuple[int | str, ...]) -> FieldInfo | None:
+    model: type[BaseModel] = Config
+    field: FieldInfo | None = None
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            break
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return field
+
+
+#: What pydantic calls an error, and the rule to say instead; `{...}` are filled from the error's context.
+_RULES = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_pattern_mismatch": "letters, digits, '_', '.' and '-'",
+    "path_type": "a path",
+    "tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
+    "literal_error": "{expected}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "model_type": "a mapping of fields",
+    "model_attributes_type": "a mapping of fields",
+    "missing": "given",
+}
+
+
+def _translate(error: ValidationError) -> ConfigError:
+    """Say the first of pydantic's errors in the project's words."""
+    first = error.errors()[0]
+    path = first["loc"]
+    key = ".".join(str(part) for part in path)
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        names = dotted_keys() if len(path) > 1 else [*Config.model_fields]
+        return ConfigError(key, "a field of the config", value, _did_you_mean(key, names))
+    field = _field_at(path)
+    rule = _RULES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+    if first["type"] == "missing":
+        return ConfigError(key, "given", None, f"add {key} to the config")
+    remedy = "correct the value"
+    if field is not None:
+        remedy = str(_extra(field).get("remedy", remedy))
+        lower = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
+        upper = next((bound.le for bound in field.metadata if isinstance(bound, Le)), None)
+        if first["type"] in ("greater_than_equal", "less_than_equal") and None not in (lower, upper):
+            rule = f"in [{lower}, {upper}]"
+    return ConfigError(key, rule, value, remedy)
+

@@ -1,0 +1,58 @@
+"""Every exception that the package raises on purpose; each message ends with what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SioRayError(Exception):
+    """Base of all errors whose message is meant for the user; the CLI prints it on one line and exits with 2."""
+
+
+class ConfigError(SioRayError):
+    """A field of the config breaks a rule.
+
+    The arguments are positional and kept as they came, so the error survives pickling out of a Ray worker.
+    """
+
+    def __init__(self, field: str, rule: str, value: Any, remedy: str) -> None:
+        super().__init__(field, rule, value, remedy)
+        self.field = field
+        self.rule = rule
+        self.value = value
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.field} must be {self.rule}, got {self.value!r}; {self.remedy}."
+
+
+class ImageSetError(SioRayError):
+    """An image set is missing, unfinished, corrupt, or does not fit the others."""
+
+
+class BatchError(SioRayError):
+    """A batch cannot have the composition that was asked for."""
+
+
+class CheckpointError(SioRayError):
+    """A checkpoint or a generator folder cannot be read, or is of another architecture."""
+
+
+class ResourceError(SioRayError):
+    """The cluster or the disk cannot give what the config asks for."""
+
+
+class GenerationError(SioRayError):
+    """Shards of a synthetic image set could not be drawn."""
+
+
+class TrainingError(SioRayError):
+    """A training run ended without a usable model."""
+
+
+class EvaluationError(SioRayError):
+    """Scores or metrics cannot be computed from what is at hand."""
+
+
+class StageError(SioRayError):
+    """A stage needs the output of a stage that has not run, or of another config."""

@@ -1,0 +1,115 @@
+"""Reads finished image sets, whole into memory or shard by shard, and checks them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sio_ray.errors import ImageSetError
+from sio_ray.imageset.manifest import Manifest, ShardEntry
+from sio_ray.imageset.pictures import UInt8Array
+from sio_ray.imageset.schema import ImageSetInfo
+from sio_ray.imageset.shard import decode_shard
+from sio_ray.imageset.storage import Folder
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """The decoded images of a set.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64; -1 where the set is OOD.
+        image_ids: (N,) int64, ascending.
+    """
+
+    images: UInt8Array
+    labels: npt.NDArray[np.int64]
+    image_ids: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int) -> ImageArrays:
+        """The images with the `count` lowest ids; balanced over classes in a synthetic set."""
+        return ImageArrays(self.images[:count], self.labels[:count], self.image_ids[:count])
+
+
+class ImageSet:
+    """A finished image set.
+
+    Args:
+        uri: path or URI of its folder.
+
+    Raises:
+        ImageSetError: the set is missing, unfinished (no manifest) or empty.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self.folder = Folder(str(uri))
+        self.manifest = Manifest.read(self.folder)
+        if self.manifest.num_images == 0:
+            raise ImageSetError(f"image set {self.folder.uri} holds no image; give a set with at least one.")
+
+    def __len__(self) -> int:
+        return self.manifest.num_images
+
+    @property
+    def info(self) -> ImageSetInfo:
+        """Constants of the set."""
+        return self.manifest.info
+
+    @property
+    def uri(self) -> str:
+        """Path or URI of the set."""
+        return self.folder.uri
+
+    def read_shard(self, shard: ShardEntry) -> ImageArrays:
+        """Read and decode one shard.
+
+        Raises:
+            ImageSetError: the shard is missing or its bytes are not those that the manifest names.
+        """
+        where = self.folder.join(shard.name)
+        try:
+            data = self.folder.read_bytes(shard.name)
+        except FileNotFoundError:
+            raise ImageSetError(f"{where} is missing; run the stage that wrote the set again.") from None
+        if hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise ImageSetError(
+                f"{where} is corrupt (its SHA-256 is not the manifest's); "
+                "delete the shard and manifest.json, and run the stage that wrote the set again."
+            )
+        images, labels, image_ids = decode_shard(data, self.info, where)
+        if len(labels) != shard.num_images:
+            raise ImageSetError(f"{where} has {len(labels)} rows, its manifest says {shard.num_images}; write the set again.")
+        return ImageArrays(images, labels, image_ids)
+
+    def shards(self) -> Iterator[ImageArrays]:
+        """Decode one shard after the other; memory stays that of one shard."""
+        for shard in self.manifest.shards:
+            yield self.read_shard(shard)
+
+    def read(self, limit: int | None = None) -> ImageArrays:
+        """Decode the whole set into memory.
+
+        Args:
+            limit: only the images with the `limit` lowest ids, and only the shards that hold them.
+        """
+        parts: list[ImageArrays] = []
+        remaining = len(self) if limit is None else min(limit, len(self))
+        for shard in self.manifest.shards:
+            if remaining <= 0:
+                break
+            parts.append(self.read_shard(shard).first(remaining))
+            remaining -= len(parts[-1])
+        return ImageArrays(
+            images=np.concatenate([part.images for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            image_ids=np.concatenate([part.image_ids for part in parts]),
+        )

@@ -1,0 +1,106 @@
+"""One shard: a Parquet file that holds a fixed range of image ids."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sio_ray.errors import ImageSetError
+from sio_ray.imageset.pictures import UInt8Array, decode_picture, encode_png
+from sio_ray.imageset.schema import ROWS_PER_GROUP, ImageSetInfo, arrow_schema
+
+_SHARD_NAME = re.compile(r"part-\d{5}-of-\d{5}\.parquet")
+
+
+def shard_name(shard_id: int, num_shards: int) -> str:
+    """File name of shard `shard_id` of `num_shards`, counted from 0."""
+    return f"part-{shard_id:05d}-of-{num_shards:05d}.parquet"
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a file is a shard by its name."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
+def encode_shard(
+    info: ImageSetInfo,
+    images: UInt8Array,
+    labels: npt.NDArray[np.int64],
+    image_ids: npt.NDArray[np.int64],
+    paths: Sequence[str | None] | None = None,
+) -> bytes:
+    """Encode one shard as the bytes of a Parquet file; the same pictures give the same bytes.
+
+    Args:
+        info: constants of the set.
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, in [0, num_classes), or -1 in an OOD set.
+        image_ids: (N,) int64.
+        paths: (N,) where each picture came from; names of the form `000000042.png` if not given.
+    """
+    if paths is None:
+        paths = [f"{image_id:09d}.png" for image_id in image_ids]
+    pictures = [
+        {"bytes": encode_png(image), "path": path} for image, path in zip(images, paths, strict=True)
+    ]
+    schema = arrow_schema(info)
+    table = pa.table(
+        {"image": pa.array(pictures, schema.field("image").type), "label": labels, "image_id": image_ids}, schema=schema
+    )
+    buffer = io.BytesIO()
+    pq.write_table(
+        table,
+        buffer,
+        row_group_size=ROWS_PER_GROUP,
+        # PNG is compressed already; the two integer columns are not worth a codec.
+        compression="none",
+        use_dictionary=False,
+        write_page_index=True,
+    )
+    return buffer.getvalue()
+
+
+def decode_shard(
+    data: bytes, info: ImageSetInfo, where: str
+) -> tuple[UInt8Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Decode the bytes of one shard.
+
+    Args:
+        data: the whole Parquet file.
+        info: constants of the set, by which sizes and labels are checked.
+        where: what to call the shard in an error.
+
+    Returns:
+        images (N, C, H, W) uint8, labels (N,) int64, image ids (N,) int64.
+
+    Raises:
+        ImageSetError: no Parquet, another schema, a picture that does not decode, a label out of range.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data), columns=["image", "label", "image_id"])
+        pictures = table.column("image").combine_chunks().field("bytes").to_pylist()
+        labels = table.column("label").to_numpy().astype(np.int64)
+        image_ids = table.column("image_id").to_numpy().astype(np.int64)
+    except (pa.ArrowException, KeyError, OSError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ImageSetError(
+            f"{where} is corrupt ({reason}); delete it and run the stage that wrote the set again."
+        ) from error
+    lowest = 0 if info.num_classes else -1
+    outside = (labels < lowest) | (labels >= max(info.num_classes, 0))
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        allowed = f"[0, {info.num_classes})" if info.num_classes else "-1 (an OOD set)"
+        raise ImageSetError(
+            f"{where} has label {labels[row]} at image_id {image_ids[row]}, its set allows {allowed}; write the set again."
+        )
+    images = np.empty((len(pictures), *info.image_shape), dtype=np.uint8)
+    for row, data in enumerate(pictures):
+        images[row] = decode_picture(data, info.image_shape, f"image_id {image_ids[row]} of {where}")
+    return images, labels, image_ids
