@@ -1,0 +1,1 @@
+"""The classifier: networks, the SIO objective, mixed batches, and one training step."""

@@ -1,0 +1,74 @@
+"""Connects to Ray, checks what the cluster has before work starts, and holds threads to the cores given."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from sio_ray.config import ClusterConfig
+from sio_ray.errors import ResourceError
+
+
+def limit_threads(cpus: int) -> None:
+    """Hold this process's math libraries to the cores it was given; two eager processes on two cores crawl.
+
+    `OMP_NUM_THREADS` is set too, for what this process loads or starts later.
+    """
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = str(cpus)
+    torch.set_num_threads(cpus)
+
+
+def connect(config: ClusterConfig) -> None:
+    """Connect to the cluster of a config, or start a local one; a connection that is there already is kept.
+
+    Raises:
+        ResourceError: no cluster answers at the address.
+    """
+    # Read by Ray at import or init, and handed on to the workers it starts; what the user has set stays.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    options = (
+        {"address": config.address}
+        if config.address
+        else {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": config.dashboard}
+    )
+    try:
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ResourceError(
+            f"cannot reach a Ray cluster at cluster.address={config.address!r} ({str(error).splitlines()[0]}); "
+            "check the address, or leave it out to start a local one."
+        ) from error
+
+
+def check_resources(field: str, *, num_cpus: float, num_gpus: float) -> None:
+    """Refuse work that the cluster could never place; Ray would wait for it without end.
+
+    Args:
+        field: the config section that asks, for the message.
+        num_cpus: cores that the work needs at once.
+        num_gpus: GPUs that the work needs at once.
+
+    Raises:
+        ResourceError: the cluster has fewer.
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    for kind, need in (("CPU", num_cpus), ("GPU", num_gpus)):
+        if need > have.get(kind, 0):
+            remedy = (
+                "set its gpus_per_* field to 0 to run on CPUs, or connect to a cluster with GPUs by cluster.address"
+                if kind == "GPU"
+                else "ask for fewer workers or cores, or connect to a larger cluster by cluster.address"
+            )
+            raise ResourceError(
+                f"{field} needs {need:g} {kind}s at once, this Ray cluster has {have.get(kind, 0):g}; {remedy}."
+            )

@@ -1,0 +1,147 @@
+"""The Ray Train edge: runs a loop on workers, bounded in retries, and resumes it by name."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from torch import Tensor
+
+from sio_ray.cluster import limit_threads
+from sio_ray.errors import SioRayError, TrainingError
+from sio_ray.training.loop import Point
+from sio_ray.training.state import load_progress, save_progress
+
+#: Restarts of the worker group after killed workers, and of the controller while it cannot get workers.
+_MAX_WORKER_FAILURES = 3
+_MAX_CONTROLLER_FAILURES = 3
+
+_PROGRESS_INTERVAL_S = 0.25
+
+
+class RayTrainReporter:
+    """Reports to Ray Train (a checkpoint from rank 0, a barrier for the others) and to the driver's progress board.
+
+    Args:
+        run: name under which the progress board shows this run.
+        board: handle of the driver's progress actor, or None.
+    """
+
+    def __init__(self, run: str, board: Any) -> None:
+        self._run, self._board = run, board
+        self._is_first = ray.train.get_context().get_world_rank() == 0
+        self._last_s = 0.0
+
+    def resume(self) -> tuple[dict[str, Tensor], int, list[Point]] | None:
+        """See `Reporter`."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return load_progress(Path(folder))
+
+    def progress(self, step: int) -> None:
+        """See `Reporter`."""
+        now_s = time.monotonic()
+        if self._is_first and self._board is not None and now_s - self._last_s >= _PROGRESS_INTERVAL_S:
+            self._last_s = now_s
+            self._board.update.remote(self._run, step)
+
+    def report(self, step: int, points: list[Point], state: Callable[[], dict[str, Tensor]]) -> None:
+        """See `Reporter`."""
+        if not self._is_first:
+            ray.train.report(points[-1])
+            return
+        if self._board is not None:
+            self._board.update.remote(self._run, step, points[-1])
+        with tempfile.TemporaryDirectory() as folder:
+            save_progress(Path(folder), state(), step, points)
+            ray.train.report(points[-1], checkpoint=Checkpoint.from_directory(folder))
+
+
+def start_worker(cpus: int) -> torch.device:
+    """Hold this worker to the cores that it was given, and say which device it has."""
+    limit_threads(cpus)
+    device: torch.device = ray.train.torch.get_device()
+    return device
+
+
+def run_on_workers(
+    loop: Callable[[dict[str, Any]], None],
+    loop_config: dict[str, Any],
+    *,
+    name: str,
+    state_dir: Path,
+    num_workers: int,
+    cpus_per_worker: int,
+    gpus_per_worker: int,
+) -> tuple[dict[str, Tensor], list[Point]]:
+    """Run a training loop under Ray Train until it has ended, continuing an earlier run of the same name.
+
+    Args:
+        loop: runs in every worker; must report at least once, at its last step.
+        loop_config: its argument.
+        name: of the run; with `state_dir` the key to resume by.
+        state_dir: folder for Ray's checkpoints, shared by all nodes.
+        num_workers: data-parallel workers.
+        cpus_per_worker: CPU cores of each.
+        gpus_per_worker: GPUs of each; 0 for CPUs.
+
+    Returns:
+        The final state and the whole training curve.
+
+    Raises:
+        SioRayError: what the loop raised, if it was one of ours.
+        TrainingError: the workers failed otherwise, more than `_MAX_WORKER_FAILURES` times.
+    """
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config=loop_config,
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=gpus_per_worker > 0,
+            resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(state_dir),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(
+                max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=_MAX_CONTROLLER_FAILURES
+            ),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _first_cause(error, name) from error
+    if result.checkpoint is None:
+        raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
+    with result.checkpoint.as_directory() as folder:
+        state, _, points = load_progress(Path(folder))
+    return state, points
+
+
+def _first_cause(error: Exception, name: str) -> SioRayError:
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for failure in failures:
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, SioRayError):
+                return cause
+            cause = getattr(cause, "cause", None) or cause.__cause__
+    first = str(failures[0] if failures else error).strip().splitlines()
+    return TrainingError(
+        f"run {name} failed ({first[-1] if first else type(error).__name__}); "
+        "run the same command again to continue from its last checkpoint, with --debug for the whole error."
+    )
+
