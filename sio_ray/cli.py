@@ -1,0 +1,182 @@
+"""The `sio-ray` command: one subcommand per stage, and `run` and `demo` for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from sio_ray import __version__
+from sio_ray.config import STAGES, Config, load_config, preset_names, to_yaml
+from sio_ray.errors import SioRayError
+from sio_ray.progress import console
+
+#: Exit codes beside 0: the user's mistake or a failed job, and Ctrl-C.
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+
+#: The stages that `run` goes through; tune is a search around them.
+RUN_STAGES = tuple(stage for stage in STAGES if stage != "tune")
+
+app = typer.Typer(
+    name="sio-ray",
+    help="SIO on Ray: train on real and synthetic images, and measure what that does for OOD detection.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="Name of a preset, or path of a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.FIELD=VALUE]...", help="Fields to change, e.g. train.real_weight=0.9")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; errors of ours are one line and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=arguments, standalone_mode=False)
+    except SioRayError as error:
+        if "--debug" in arguments:
+            raise
+        console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(EXIT_ERROR)
+    except (KeyboardInterrupt, typer.Abort):
+        console.print("interrupted; run the same command again to continue where it stopped.")
+        # Ray's own exit handlers wait for work that nobody waits for any more.
+        _shut_down()
+        os._exit(EXIT_INTERRUPTED)
+    except Exception as error:  # of typer and click: wrong usage
+        if type(error).__module__.split(".")[0] not in ("click", "typer"):
+            raise
+        console.print(f"[bold red]error:[/bold red] {escape(getattr(error, 'format_message', lambda: str(error))())}")
+        sys.exit(EXIT_ERROR)
+    finally:
+        _shut_down()
+
+
+def _shut_down() -> None:
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+
+
+def run_stages(config: Config, stages: Sequence[str]) -> dict[str, Any]:
+    """Check a config, then run stages one after the other.
+
+    Returns:
+        Stage to its outcome, as JSON values.
+    """
+    from sio_ray.stages import stage_function
+    from sio_ray.stages.preflight import check
+
+    check(config, stages)
+    return {stage: stage_function(stage)(config).model_dump(mode="json") for stage in stages}
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def _run(config: str, overrides: list[str] | None, as_json: bool, stages: Sequence[str]) -> Config:
+    loaded = load_config(config, overrides or ())
+    outcomes = run_stages(loaded, stages)
+    if as_json:
+        _print_json(outcomes if len(stages) > 1 else outcomes[stages[0]])
+    return loaded
+
+
+@app.command(epilog="Example:  sio-ray prepare digits prepare.seed=1")
+def prepare(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Write real images as image sets: ID train/val/test, near- and far-OOD, outliers."""
+    _run(config, overrides, json, ["prepare"])
+
+
+@app.command("fit-generator", epilog="Example:  sio-ray fit-generator digits fit_generator.num_steps=2000")
+def fit_generator(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Fit a class-conditional diffusion model to the real training set, under Ray Train."""
+    _run(config, overrides, json, ["fit-generator"])
+
+
+@app.command(epilog="Example:  sio-ray generate digits generate.synthetic_ratio=2 generate.num_actors=8")
+def generate(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Draw the synthetic image set with a pool of Ray actors; run again to draw what is missing."""
+    _run(config, overrides, json, ["generate"])
+
+
+@app.command(epilog="Example:  sio-ray train digits train.real_weight=0.9 train.seeds=[0,1,2]")
+def train(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Train the baseline and SIO, once per seed, under Ray Train."""
+    _run(config, overrides, json, ["train"])
+
+
+@app.command(epilog="Example:  sio-ray evaluate digits evaluate.detectors=[energy,knn]")
+def evaluate(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Score every checkpoint with every OOD detector: msp, max_logit, energy, knn, odin, vim."""
+    loaded = _run(config, overrides, json, ["evaluate"])
+    _print_table(loaded)
+
+
+@app.command(epilog="Example:  sio-ray tune digits tune.space=tune_spaces/weight_and_ratio.py tune.num_trials=16")
+def tune(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Search the real weight and the synthetic ratio against OOD AUROC on validation sets."""
+    _run(config, overrides, json, ["tune"])
+
+
+@app.command(epilog="Example:  sio-ray report digits report.detector=knn")
+def report(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Write the HTML report of a run that has been evaluated."""
+    loaded = _run(config, overrides, json, ["report"])
+    _print_report_path(loaded)
+
+
+@app.command(epilog="Example:  sio-ray run digits output_dir=/tmp/runs")
+def run(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Run all stages in order, from prepare to report; what is done already is kept."""
+    loaded = _run(config, overrides, json, RUN_STAGES)
+    _print_table(loaded)
+    _print_report_path(loaded)
+
+
+@app.command(epilog="Example:  sio-ray demo --json")
+def demo(overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Run the whole method on scikit-learn's digits, in minutes on two cores."""
+    run("digits", overrides, json, debug)
+
+
+@app.command("config", epilog="Example:  sio-ray config digits > mine.yaml")
+def show_config(config: ConfigArgument, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Print a whole config as YAML, as a start for your own."""
+    sys.stdout.write(to_yaml(load_config(config, overrides or ())))
+
+
+@app.command(epilog="Example:  sio-ray version")
+def version(debug: Debug = False) -> None:
+    """Print the version and the presets."""
+    sys.stdout.write(f"sio_ray {__version__}; presets: {', '.join(preset_names())}\n")
+
+
+def _print_table(config: Config) -> None:
+    from sio_ray.report.text_table import print_table
+    from sio_ray.stages.report import gather
+
+    print_table(gather(config), console)
+
+
+def _print_report_path(config: Config) -> None:
+    from sio_ray.stages.report import REPORT_NAME
+
+    console.print(f"\nreport: {os.path.relpath(config.run_dir / REPORT_NAME)}  (open it in a browser)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Where every stage's output lives: a folder named by the fingerprint of all that decides what is in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sio_ray.config import Config
+from sio_ray.provenance import fingerprint
+
+Arm = Literal["baseline", "sio"]
+
+#: Raised when a change of code makes old outputs wrong.
+_GENERATION = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """An output: what decides it, and the folder that follows from that.
+
+    Attributes:
+        identity: JSON values, among them the fingerprints of the inputs.
+        folder: absolute.
+    """
+
+    identity: dict[str, Any]
+    folder: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the identity."""
+        return fingerprint(self.identity)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        arm: `baseline` (real images alone) or `sio`.
+        seed: of initialisation, batches and augmentation.
+        place: its output.
+    """
+
+    arm: Arm
+    seed: int
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """Such as `sio, seed 0`."""
+        return f"{self.arm}, seed {self.seed}"
+
+
+def _place(config: Config, name: str, identity: dict[str, Any]) -> Place:
+    identity = {"stage": name, "generation": _GENERATION, **identity}
+    return Place(identity, config.run_dir / f"{name}-{fingerprint(identity)}")
+
+
+def prepare_place(config: Config) -> Place:
+    """Of the real image sets."""
+    identity = config.prepare.identity()
+    if config.prepare.source == "digits":  # fields of another source decide nothing
+        identity = {k: v for k, v in identity.items() if k not in ("root", "image_size_px", "channels")}
+    else:
+        identity = {k: v for k, v in identity.items() if k not in ("id_classes", "near_ood_classes")}
+    return _place(config, "prepare", identity)
+
+
+def fit_generator_place(config: Config) -> Place:
+    """Of the generator."""
+    return _place(
+        config, "fit-generator", {"prepare": prepare_place(config).fingerprint, **config.fit_generator.identity()}
+    )
+
+
+def generate_place(config: Config) -> Place:
+    """Of the synthetic image set."""
+    given = config.generate.generator
+    generator = str(given.absolute()) if given else fit_generator_place(config).fingerprint
+    identity = {**config.generate.identity(), "generator": generator}
+    return _place(config, "generate", {"prepare": prepare_place(config).fingerprint, **identity})
+
+
+def train_runs(config: Config) -> list[Run]:
+    """All training runs of a config; a baseline does not depend on anything synthetic, so it is shared."""
+    recipe = config.train.identity()
+    sio = {
+        name: recipe.pop(name) for name in ("real_weight", "synthetic_ratio", "real_batch_share", "synthetic_set")
+    }
+    recipe = {name: value for name, value in recipe.items() if name not in ("arms", "seeds")}
+    sio["real_batch_share"] = config.train.batch_share
+    sio["synthetic"] = sio.pop("synthetic_set") or generate_place(config).fingerprint
+    runs = []
+    for arm in config.train.arms:
+        for seed in config.train.seeds:
+            identity = {"prepare": prepare_place(config).fingerprint, **recipe, "arm": arm, "seed": seed}
+            if arm == "sio":
+                identity |= sio
+            runs.append(Run(arm, seed, _place(config, f"train-{arm}-seed{seed}", identity)))
+    return runs
+
+
+def evaluate_place(config: Config) -> Place:
+    """Of metrics and scores."""
+    runs = [run.place.fingerprint for run in train_runs(config)]
+    return _place(config, "evaluate", {"runs": runs, **config.evaluate.identity()})
+
+
+def report_place(config: Config) -> Place:
+    """Of the HTML page."""
+    return _place(config, "report", {"evaluate": evaluate_place(config).fingerprint, **config.report.identity()})
+
+
+def synthetic_set_uri(config: Config) -> str:
+    """The synthetic image set that training uses: the given one, or what generate wrote."""
+    return config.train.synthetic_set or str(generate_place(config).folder / "images")

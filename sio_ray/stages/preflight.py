@@ -1,0 +1,86 @@
+"""Checks a whole config before any work starts: what no single field can know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sio_ray.classifier.feed import compose
+from sio_ray.config import Config
+from sio_ray.errors import BatchError, ConfigError, ResourceError
+from sio_ray.imageset import ImageSet
+from sio_ray.imageset.storage import Folder
+from sio_ray.ood.detectors import build_detectors
+
+
+def check(config: Config, stages: Sequence[str]) -> None:
+    """Refuse a config whose later stages could not work.
+
+    Args:
+        config: already valid field by field.
+        stages: those about to run.
+
+    Raises:
+        ConfigError: fields contradict each other.
+        BatchError: a batch cannot hold both sources.
+        ImageSetError: a set that was named is missing or unfinished.
+        ResourceError: the output folder cannot be written.
+    """
+    _check_writable(config.run_dir)
+    if "generate" in stages and config.generate.generator is not None and not config.generate.generator.is_dir():
+        raise ConfigError("generate.generator", "a diffusers folder", str(config.generate.generator), "check the path")
+    if {"train", "tune", "run"} & set(stages):
+        _check_train(config)
+    if "evaluate" in stages:
+        build_detectors(config.evaluate.detectors)
+    if "tune" in stages:
+        build_detectors(config.tune.detectors, field="tune.detectors")
+    if "report" in stages and config.report.detector not in config.evaluate.detectors:
+        raise ConfigError(
+            "report.detector",
+            f"among evaluate.detectors ({', '.join(config.evaluate.detectors)})",
+            config.report.detector,
+            "choose one of them",
+        )
+
+
+def _check_train(config: Config) -> None:
+    section = config.train
+    if section.global_batch_size < section.num_workers:
+        raise ConfigError(
+            "train.global_batch_size",
+            f"at least train.num_workers ({section.num_workers})",
+            section.global_batch_size,
+            "take a larger batch or fewer workers",
+        )
+    if "sio" not in section.arms:
+        return
+    compose(section.global_batch_size, section.batch_share)
+    weights = (("real", section.real_weight, section.batch_share), ("synthetic", 1 - section.real_weight, 1 - section.batch_share))
+    for source, weight, share in weights:
+        if weight > 0 and share == 0:
+            raise BatchError(
+                f"train.real_batch_share={section.batch_share} leaves no {source} image in a batch although "
+                f"train.real_weight={section.real_weight} gives that source weight; change one of the two."
+            )
+    if section.synthetic_set is not None:
+        ImageSet(section.synthetic_set)
+    elif (section.synthetic_ratio or 0) > config.generate.synthetic_ratio:
+        raise ConfigError(
+            "train.synthetic_ratio",
+            f"at most generate.synthetic_ratio ({config.generate.synthetic_ratio:g})",
+            section.synthetic_ratio,
+            f"draw more with generate.synthetic_ratio={section.synthetic_ratio:g}, or lower it",
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    probe = ".write-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"output_dir must be a folder that you may write to, got {folder.parent} ({error.strerror}); set output_dir=/another/folder."
+        ) from error
+    Folder(str(folder)).write_bytes(probe, b"")
+    (folder / probe).unlink()

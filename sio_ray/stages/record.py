@@ -1,0 +1,189 @@
+"""The record of a finished stage: written last, it says what was done, with what, and how long it took."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sio_ray.config import Config
+from sio_ray.errors import StageError
+from sio_ray.imageset.storage import Folder
+from sio_ray.progress import console
+from sio_ray.provenance import git_commit, machine, versions
+
+RECORD_NAME = "stage.json"
+
+
+class StageRecord(BaseModel):
+    """What a finished stage leaves in its folder.
+
+    Attributes:
+        stage: its name.
+        identity: all values that decide its output; their fingerprint is in the folder's name.
+        config: the whole config of the run that made it.
+        versions: package to version.
+        machine: in words.
+        git_commit: of the code, if it ran from a checkout.
+        finished: date and time, UTC.
+        wall_s: seconds that the work took, over all runs of it that were interrupted.
+        result: the stage's own numbers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    identity: dict[str, Any]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    machine: str
+    git_commit: str | None
+    finished: str
+    wall_s: float
+    result: dict[str, Any]
+
+
+class Outcome(BaseModel):
+    """What a stage returns, and what `--json` prints.
+
+    Attributes:
+        stage: its name.
+        output: its folder or file.
+        reused: true if all of it was there already.
+        wall_s: seconds that the work took, when it was done.
+        result: the stage's own numbers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    output: Path
+    reused: bool
+    wall_s: float
+    result: dict[str, Any]
+
+
+def read_record(folder: Path) -> StageRecord | None:
+    """The record in a folder; None if the stage has not finished there.
+
+    Raises:
+        StageError: the record is corrupt.
+    """
+    try:
+        return StageRecord.model_validate(json.loads((folder / RECORD_NAME).read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, ValidationError) as error:
+        raise StageError(
+            f"{folder / RECORD_NAME} cannot be read ({str(error).splitlines()[0]}); delete {folder} to run that stage again."
+        ) from error
+
+
+def require(folder: Path, stage: str, needed_by: str) -> StageRecord:
+    """The record of an earlier stage.
+
+    Raises:
+        StageError: that stage has not finished for this config.
+    """
+    record = read_record(folder)
+    if record is None:
+        raise StageError(
+            f"{needed_by} needs the output of {stage} for this config ({_relative(folder)} is missing or unfinished); "
+            f"run `sio-ray {stage}` with the same config, or `sio-ray run` for all stages."
+        )
+    return record
+
+
+def reuse(stage: str, folder: Path, label: str | None = None) -> Outcome | None:
+    """The outcome of a stage that has finished in this folder before; None if it has not."""
+    record = read_record(folder)
+    if record is None:
+        return None
+    console.print(f"[dim]{label or stage:<16} already done: {_relative(folder)}[/dim]")
+    return Outcome(stage=stage, output=folder, reused=True, wall_s=record.wall_s, result=record.result)
+
+
+def run_once(
+    stage: str,
+    folder: Path,
+    identity: dict[str, Any],
+    config: Config,
+    work: Callable[[Path], dict[str, Any]],
+    *,
+    label: str | None = None,
+) -> Outcome:
+    """Do a stage's work unless its record is there already.
+
+    Args:
+        stage: its name.
+        folder: where its output goes; may hold the beginnings of an interrupted run, which `work` continues.
+        identity: all values that decide its output.
+        config: the whole config.
+        work: makes the output in the folder and returns the stage's own numbers.
+        label: what to call it on the console, if not by the stage's name.
+    """
+    outcome = reuse(stage, folder, label)
+    if outcome is not None:
+        return outcome
+    label = label or stage
+    console.print(f"[bold]{label:<16}[/bold] {_relative(folder)}")
+    storage = Folder(str(folder))
+    clock = _Clock(storage)
+    try:
+        result = work(folder)
+    except BaseException:
+        clock.keep()
+        raise
+    record = StageRecord(
+        stage=stage,
+        identity=identity,
+        config=config.model_dump(mode="json"),
+        versions=versions(),
+        machine=machine(),
+        git_commit=git_commit(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_s=round(clock.total_s(), 3),
+        result=result,
+    )
+    storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
+    clock.forget()
+    console.print(f"{label:<16} done in {record.wall_s:.1f} s", style="green")
+    return Outcome(stage=stage, output=folder, reused=False, wall_s=record.wall_s, result=result)
+
+
+class _Clock:
+    """Seconds of work, added up over interrupted runs as far as they ended in order (an error or Ctrl-C)."""
+
+    _NAME = "elapsed.json"
+
+    def __init__(self, storage: Folder) -> None:
+        self._storage = storage
+        self._before_s = float(json.loads(storage.read_bytes(self._NAME))) if storage.exists(self._NAME) else 0.0
+        self._start_s = time.monotonic()
+
+    def total_s(self) -> float:
+        return self._before_s + time.monotonic() - self._start_s
+
+    def keep(self) -> None:
+        if self._storage.exists():  # a stage that failed before it wrote anything leaves nothing behind
+            self._storage.write_bytes(self._NAME, json.dumps(self.total_s()).encode())
+
+    def forget(self) -> None:
+        Path(self._storage.join(self._NAME)).unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder of intermediate state, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _relative(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
