@@ -1,0 +1,247 @@
+"""Stage `tune`: Ray Tune over a search space, judged by OOD AUROC on the validation sets; test sets are never read."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray.tune
+import torch
+from rich.table import Table
+
+from sio_ray.classifier.model import Architecture
+from sio_ray.classifier.trainee import build_trainee
+from sio_ray.cluster import check_resources, connect, limit_threads
+from sio_ray.config import Config, build_config, to_yaml, with_overrides
+from sio_ray.errors import TrainingError
+from sio_ray.imageset import ImageArrays, ImageSet
+from sio_ray.imageset.storage import Folder
+from sio_ray.ood.detectors import build_detectors
+from sio_ray.ood.extract import extract, last_layer_of
+from sio_ray.ood.protocol import evaluate_checkpoint
+from sio_ray.progress import console, watch_runs
+from sio_ray.space import check_space, read_space, sample_trials
+from sio_ray.stages.layout import Place, generate_place, place_for, prepare_place
+from sio_ray.stages.prepare import PreparedSets
+from sio_ray.stages.record import Outcome, remove_folder, run_once
+from sio_ray.stages.train import architecture_for, open_synthetic
+from sio_ray.training.loop import Point, train
+from sio_ray.training.side_by_side import side_by_side
+
+BEST_NAME, TRIALS_NAME = "best.yaml", "trials.parquet"
+
+
+def tune(config: Config) -> Outcome:
+    """Search; write `trials.parquet`, and `best.yaml`, a config that `sio-ray run` takes.
+
+    The baseline is always one of the trials, so a gain is a gain over something.
+
+    Raises:
+        StageError: `prepare` or `generate` has not run for this config.
+        ConfigError: the space is broken, leaves a field's bounds, or asks for more synthetic images than there are.
+        ResourceError: the cluster has too few cores or GPUs.
+        TrainingError: a trial failed; finished ones are kept for the next time.
+    """
+    space = read_space(config.tune.space)
+    place = _place(config, space)
+    outcome = run_once("tune", place.folder, place.identity, config, lambda folder: _work(config, folder, space))
+    _print_trials(outcome)
+    return outcome
+
+
+def _place(config: Config, space: dict[str, Any]) -> Place:
+    identity = {
+        **config.tune.identity(),
+        "space": {key: list(entry) for key, entry in space.items()},
+        "train": {k: v for k, v in config.train.identity().items() if k not in ("arms", "seeds")},
+        "prepare": prepare_place(config).fingerprint,
+        "synthetic": config.train.synthetic_set or generate_place(config).fingerprint,
+    }
+    return place_for(config, "tune", identity)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What every trial reads; put into the object store once, shared by all trials on a node."""
+
+    real: ImageArrays
+    synthetic: ImageArrays
+    val: ImageArrays
+    ood: dict[tuple[str, str], ImageArrays]
+
+
+def _work(config: Config, folder: Path, space: dict[str, Any]) -> dict[str, Any]:
+    section = config.tune
+    prepared = PreparedSets(config, "tune")
+    real = prepared.open("id/train")
+    synthetic = open_synthetic(config, real, "tune")
+    check_space(space, config, len(synthetic) / len(real))
+    trials = [
+        {"arm": "baseline"},
+        *({"arm": "sio", **values} for values in sample_trials(space, section.num_trials, section.search_seed)),
+    ]
+    # Tune's own result files in every format are not needed: trials write their results themselves.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    connect(config.cluster)
+    check_resources("tune", num_cpus=section.cpus_per_trial, num_gpus=section.gpus_per_trial)
+    data = _Data(
+        real=real.read(),
+        synthetic=synthetic.read(),
+        val=prepared.open("id/val").read(),
+        ood={key: ImageSet(path).read() for key, path in prepared.ood("val").items()},
+    )
+    base = config.model_dump(mode="json")
+    architecture = architecture_for(config.train, real).model_dump()
+    (rows,) = side_by_side([partial(_search, config, folder, trials, base, architecture, data)], limit=1)
+    table = pd.DataFrame(rows)
+    best = max(rows, key=lambda row: row["near_auroc"])
+    chosen = {key: value for key, value in best["values"].items() if key != "arm"}
+    if best["arm"] == "baseline":
+        chosen = {"train.arms": ["baseline"]}
+    storage = Folder(str(folder))
+    buffer = io.BytesIO()
+    pd.json_normalize(rows).to_parquet(buffer, index=False)
+    storage.write_bytes(TRIALS_NAME, buffer.getvalue())
+    storage.write_bytes(BEST_NAME, to_yaml(with_overrides(config, chosen)).encode())
+    remove_folder(folder / "ray_tune")
+    baseline = table[table["arm"] == "baseline"]["near_auroc"].item()
+    return {"trials": rows, "best": best, "baseline_near_auroc": baseline, "detectors": list(section.detectors)}
+
+
+def _search(
+    config: Config,
+    folder: Path,
+    trials: list[dict[str, Any]],
+    base: dict[str, Any],
+    architecture: dict[str, Any],
+    data: _Data,
+) -> list[dict[str, Any]]:
+    """Run the trials that have no result yet.
+
+    Every trial writes its own result, whole, when it ends; a search that was killed at any moment continues from these,
+    not from Tune's snapshots, which are a second behind and pickled.
+    """
+    storage = Folder(str(folder))
+    missing = [index for index in range(len(trials)) if not storage.exists(_trial_name(index))]
+    if len(missing) < len(trials):
+        console.print(f"  {len(trials) - len(missing)} of {len(trials)} trials are done already; running the others")
+    with watch_runs({"searching": len(missing)}, unit="trials") as board:
+        trainable = ray.tune.with_resources(
+            ray.tune.with_parameters(
+                _trial, base=base, architecture=architecture, data=data, board=board, uri=str(folder)
+            ),
+            {"CPU": config.tune.cpus_per_trial, "GPU": config.tune.gpus_per_trial},
+        )
+        tuner = ray.tune.Tuner(
+            trainable,
+            param_space={"trial": ray.tune.grid_search([{"index": index, **trials[index]} for index in missing])},
+            tune_config=ray.tune.TuneConfig(max_concurrent_trials=config.tune.concurrent_trials),
+            run_config=ray.tune.RunConfig(name="search", storage_path=str(folder / "ray_tune"), verbose=0),
+        )
+        results = tuner.fit() if missing else None
+    if results is not None and results.errors:
+        first = str(results.errors[0]).strip().splitlines()[-1]
+        raise TrainingError(
+            f"{len(results.errors)} of {len(trials)} trials failed, the first with: {first}; "
+            "run the same command again to retry only these."
+        )
+    return [
+        {"arm": values["arm"], "values": values, **json.loads(storage.read_bytes(_trial_name(index)))}
+        for index, values in enumerate(trials)
+    ]
+
+
+def _trial_name(index: int) -> str:
+    return f"trial-{index:04d}.json"
+
+
+class _Silent:
+    """A reporter for trials, which are short: nothing is kept but the end."""
+
+    def resume(self) -> None:
+        """Trials start from the beginning."""
+
+    def progress(self, step: int) -> None:
+        """Nobody watches single steps of a trial."""
+
+    def report(self, step: int, points: list[Point], state: Any) -> None:
+        """The end is what counts."""
+
+
+def _trial(
+    params: dict[str, Any], base: dict[str, Any], architecture: dict[str, Any], data: _Data, board: Any, uri: str
+) -> None:
+    """Runs in a Ray Tune worker: train once per seed in this process, and report the means."""
+    values = dict(params["trial"])
+    index, arm = values.pop("index"), values.pop("arm")
+    config = with_overrides(build_config(base), values)
+    section = config.train.model_copy(update={"num_steps": config.tune.num_steps or config.train.num_steps})
+    limit_threads(config.tune.cpus_per_trial)
+    ratio = section.synthetic_ratio
+    count = len(data.synthetic) if ratio is None else round(ratio * len(data.real))
+    start_s = time.monotonic()
+    scores: list[dict[str, float]] = []
+    for seed in config.tune.seeds:
+        trainee = build_trainee(
+            section,
+            Architecture.model_validate(architecture),
+            data.real,
+            data.synthetic.first(count) if arm == "sio" else None,
+            data.val,
+            seed=seed,
+            device=torch.device("cuda" if config.tune.gpus_per_trial else "cpu"),
+        )
+        curve = train(trainee, num_steps=section.num_steps, report_every_steps=section.num_steps, reporter=_Silent())
+        auroc = _val_auroc(trainee.classifier.eval(), data, config)
+        scores.append({**auroc, "val_accuracy": curve[-1]["val_accuracy"]})
+    means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+    stds = {f"{name}_std": float(np.std([score[name] for score in scores])) for name in ("near_auroc", "far_auroc")}
+    result = {**means, **stds, "num_seeds": len(scores), "train_s": round(time.monotonic() - start_s, 3)}
+    Folder(uri).write_bytes(_trial_name(index), json.dumps(result).encode())
+    ray.tune.report(result)
+    board.add.remote("searching", {"near_auroc": means["near_auroc"]})
+
+
+def _val_auroc(classifier: Any, data: _Data, config: Config) -> dict[str, float]:
+    """Mean near- and far-OOD AUROC over the tuning detectors, ID validation against OOD validation."""
+    detectors = build_detectors(config.tune.detectors, field="tune.detectors")
+    needs = frozenset[str]().union(*(detector.needs for detector in detectors))
+    of = partial(extract, classifier, batch_size=config.evaluate.batch_size)
+    evaluation = evaluate_checkpoint(
+        of(data.real, needs=needs - {"perturbed_logits"}, where="id/train"),
+        of(data.val, needs=needs, where="id/val"),
+        {(group, name): of(arrays, needs=needs, where=f"{group}/{name}") for (group, name), arrays in data.ood.items()},  # type: ignore[misc]
+        last_layer_of(classifier),
+        detectors,
+    )
+    per_set = evaluation.metrics.groupby(["detector", "group"])["auroc"].mean().groupby("group").mean()
+    return {f"{group}_auroc": float(per_set.get(group, float("nan"))) for group in ("near", "far")}
+
+
+def _print_trials(outcome: Outcome) -> None:
+    result = outcome.result
+    table = Table(title="Validation OOD AUROC, %, best first", title_justify="left", box=None)
+    keys = sorted({key for row in result["trials"] for key in row["values"] if key != "arm"})
+    for name in ("arm", *keys):
+        table.add_column(name.removeprefix("train."))
+    for name in ("near", "far", "ID accuracy"):
+        table.add_column(name, justify="right")
+    for row in sorted(result["trials"], key=lambda row: -row["near_auroc"]):
+        cells = [f"{row['values'].get(key, '')}" for key in keys]
+        numbers = [f"{100 * row[name]:.1f}" for name in ("near_auroc", "far_auroc", "val_accuracy")]
+        table.add_row(row["arm"], *cells, *numbers, style="dim" if row["arm"] == "baseline" else "")
+    console.print(table)
+    gain = 100 * (result["best"]["near_auroc"] - result["baseline_near_auroc"])
+    path = os.path.relpath(outcome.output / BEST_NAME)
+    console.print(
+        f"best: {gain:+.1f} points over the baseline on validation sets, {result['best']['num_seeds']} seed(s) each"
+    )
+    console.print(f"next: sio-ray run {path}", soft_wrap=True)
