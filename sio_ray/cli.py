@@ -32,33 +32,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigArgument = Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="Name of a preset, or path of a YAML file.")]
+ConfigArgument = Annotated[
+    str, typer.Argument(metavar="PRESET_OR_YAML", help="Name of a preset, or path of a YAML file.")
+]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[SECTION.FIELD=VALUE]...", help="Fields to change, e.g. train.real_weight=0.9")
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.FIELD=VALUE]...", help="Fields to change, e.g. train.real_weight=0.9"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; errors of ours are one line and exit code 2."""
+    """Run the command; an error of ours is one line and exit code 2, as wrong usage is."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=arguments, standalone_mode=False)
+        app(args=arguments)
     except SioRayError as error:
         if "--debug" in arguments:
             raise
         console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(EXIT_ERROR)
-    except (KeyboardInterrupt, typer.Abort):
-        console.print("interrupted; run the same command again to continue where it stopped.")
-        # Ray's own exit handlers wait for work that nobody waits for any more.
-        _shut_down()
-        os._exit(EXIT_INTERRUPTED)
-    except Exception as error:  # of typer and click: wrong usage
-        if type(error).__module__.split(".")[0] not in ("click", "typer"):
-            raise
-        console.print(f"[bold red]error:[/bold red] {escape(getattr(error, 'format_message', lambda: str(error))())}")
         sys.exit(EXIT_ERROR)
     finally:
         _shut_down()
@@ -89,7 +82,13 @@ def _print_json(value: Any) -> None:
 
 def _run(config: str, overrides: list[str] | None, as_json: bool, stages: Sequence[str]) -> Config:
     loaded = load_config(config, overrides or ())
-    outcomes = run_stages(loaded, stages)
+    try:
+        outcomes = run_stages(loaded, stages)
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to continue where it stopped.")
+        _shut_down()
+        # Threads that waited for Ray would keep the interpreter; nothing is half-written, so leave at once.
+        os._exit(EXIT_INTERRUPTED)
     if as_json:
         _print_json(outcomes if len(stages) > 1 else outcomes[stages[0]])
     return loaded
@@ -102,7 +101,9 @@ def prepare(config: ConfigArgument, overrides: Overrides = None, json: Json = Fa
 
 
 @app.command("fit-generator", epilog="Example:  sio-ray fit-generator digits fit_generator.num_steps=2000")
-def fit_generator(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+def fit_generator(
+    config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False
+) -> None:
     """Fit a class-conditional diffusion model to the real training set, under Ray Train."""
     _run(config, overrides, json, ["fit-generator"])
 

@@ -42,24 +42,29 @@ class ProgressBoard:
         known = self._rows.get(run, (0, {}))[1]
         self._rows[run] = (step, known if point is None else point)
 
+    def add(self, run: str, point: dict[str, float]) -> None:
+        """Count one more step of a run that several workers share, such as the trials of a search."""
+        self.update(run, self._rows.get(run, (0, {}))[0] + 1, point)
+
     def read(self) -> dict[str, tuple[int, dict[str, float]]]:
         """Run to its step and newest point."""
         return self._rows
 
 
 @contextmanager
-def watch_runs(totals: dict[str, int]) -> Iterator[Any]:
+def watch_runs(totals: dict[str, int], unit: str = "steps") -> Iterator[Any]:
     """Show one bar per run, fed by workers through the board that is yielded.
 
     Args:
         totals: run to its number of steps.
+        unit: what is counted.
     """
     import ray
 
     board = ray.remote(num_cpus=0)(ProgressBoard).remote()
     stop = threading.Event()
     with progress_bars() as bars:
-        tasks = {run: bars.add_task(run, total=total, unit="steps", note="starting") for run, total in totals.items()}
+        tasks = {run: bars.add_task(run, total=total, unit=unit, note="starting") for run, total in totals.items()}
 
         def poll() -> None:
             while not stop.wait(0.5):

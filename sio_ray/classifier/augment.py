@@ -10,7 +10,13 @@ from sio_ray.seeding import torch_generator
 
 
 def augment(
-    images: Tensor, positions: Tensor, *, crop_padding_px: int, horizontal_flip: bool, batch_size: int, seed: tuple[int, int]
+    images: Tensor,
+    positions: Tensor,
+    *,
+    crop_padding_px: int,
+    horizontal_flip: bool,
+    batch_size: int,
+    seed: tuple[int, int],
 ) -> Tensor:
     """Crop each picture at a random place after zero padding, and flip half of them.
 

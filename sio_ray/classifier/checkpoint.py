@@ -42,7 +42,8 @@ def load_classifier(folder: str | Path) -> Classifier:
         weights = load_file(folder / _WEIGHTS)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{folder} is no checkpoint ({Path(str(error.filename)).name} is missing); run `sio-ray train`, or check the path."
+            f"{folder} is no checkpoint ({Path(str(error.filename)).name} is missing); "
+            "run `sio-ray train`, or check the path."
         ) from error
     except (OSError, ValueError, ValidationError, SafetensorError) as error:
         raise CheckpointError(
@@ -53,9 +54,14 @@ def load_classifier(folder: str | Path) -> Classifier:
         classifier.load_state_dict(weights)
     except RuntimeError as error:
         expected = classifier.state_dict()
-        different = [n for n in {**expected, **weights} if getattr(expected.get(n), "shape", 0) != getattr(weights.get(n), "shape", 0)]
+        different = [
+            n
+            for n in {**expected, **weights}
+            if getattr(expected.get(n), "shape", 0) != getattr(weights.get(n), "shape", 0)
+        ]
         raise CheckpointError(
-            f"the weights in {folder} are of another architecture than {architecture.network} of width {architecture.width} "
-            f"({len(different)} tensors differ, the first is {different[0]}); give the {_ARCHITECTURE} that belongs to them."
+            f"the weights in {folder} are of another architecture than {architecture.network} of width "
+            f"{architecture.width} ({len(different)} tensors differ, the first is {different[0]}); "
+            f"give the {_ARCHITECTURE} that belongs to them."
         ) from error
     return classifier.eval()

@@ -33,12 +33,22 @@ class Composition:
     def of_rank(self, rank: int, world_size: int) -> tuple[slice, slice]:
         """Which real and which synthetic images of the global batch worker `rank` takes.
 
-        Each source is dealt out as evenly as possible. Real images round down and synthetic ones up, so that their
-        remainders go to different workers and batches differ by one image at the most.
+        Each source is dealt out as evenly as possible. What is left of the real images goes to the first workers and
+        what is left of the synthetic ones to the last, so batches differ by one image at the most.
         """
-        real = slice(self.num_real * rank // world_size, self.num_real * (rank + 1) // world_size)
-        synthetic = slice(-(-self.num_synthetic * rank // world_size), -(-self.num_synthetic * (rank + 1) // world_size))
-        return real, synthetic
+        real_each, real_left = divmod(self.num_real, world_size)
+        synthetic_each, synthetic_left = divmod(self.num_synthetic, world_size)
+
+        def real_start(rank: int) -> int:
+            return real_each * rank + min(rank, real_left)
+
+        def synthetic_start(rank: int) -> int:
+            return synthetic_each * rank + max(0, rank - (world_size - synthetic_left))
+
+        return (
+            slice(real_start(rank), real_start(rank + 1)),
+            slice(synthetic_start(rank), synthetic_start(rank + 1)),
+        )
 
 
 def compose(global_batch_size: int, real_batch_share: float) -> Composition:
@@ -120,8 +130,8 @@ class MixedBatchSampler(Sampler[list[int]]):
         ):
             if wanted and not count:
                 raise BatchError(
-                    f"a batch of {global_batch_size} at real_batch_share {real_batch_share} needs {wanted} {name} images, "
-                    f"but there is no {name} set; give one, or change real_batch_share."
+                    f"a batch of {global_batch_size} at real_batch_share {real_batch_share} needs {wanted} {name} "
+                    f"images, but there is no {name} set; give one, or change real_batch_share."
                 )
         if global_batch_size < world_size:
             raise BatchError(f"a batch of {global_batch_size} cannot feed {world_size} workers; take a larger batch.")

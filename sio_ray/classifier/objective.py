@@ -39,8 +39,8 @@ def sample_weights(
     for name, weight, count in (("real", real_weight, num_real), ("synthetic", 1 - real_weight, num_synthetic)):
         if weight > 0 and count == 0:
             raise BatchError(
-                f"the batch has no {name} image although real_weight {real_weight} gives that source weight {weight:.3g}; "
-                "change real_batch_share or take a larger batch."
+                f"the batch has no {name} image although real_weight {real_weight} gives that source weight "
+                f"{weight:.3g}; change real_batch_share or take a larger batch."
             )
     of_real = real_weight / num_real if num_real else 0.0
     of_synthetic = (1 - real_weight) / num_synthetic if num_synthetic else 0.0

@@ -39,6 +39,7 @@ def build_unet(config: FitGeneratorConfig, info: ImageSetInfo) -> UNet2DModel:
         layers_per_block=config.layers_per_block,
         down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * (len(widths) - plain),
         up_block_types=("AttnUpBlock2D",) * (len(widths) - plain) + ("UpBlock2D",) * plain,
+        add_attention=config.attention,  # of the middle block
         norm_num_groups=math.gcd(8, *widths),
         attention_head_dim=math.gcd(32, widths[-1]),
         num_class_embeds=info.num_classes + 1,

@@ -62,4 +62,5 @@ def edm_losses(
     noisy = x + sigma[:, None, None, None] * noise
     target = (x - c.c_skip * noisy) / c.c_out
     predicted = unet(c.c_in * noisy, c.c_noise, class_labels=class_labels).sample
-    return (predicted.float() - target).square().mean(dim=(1, 2, 3))
+    losses: Tensor = (predicted.float() - target).square().mean(dim=(1, 2, 3))
+    return losses

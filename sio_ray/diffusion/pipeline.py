@@ -59,7 +59,10 @@ class ClassConditionalEDMPipeline(DiffusionPipeline):
         height, width = (size, size) if isinstance(size, int) else size
         shape = (len(labels), self.unet.config.in_channels, height, width)
         self.scheduler.set_timesteps(num_inference_steps, device=device)
-        x = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32) * self.scheduler.init_noise_sigma
+        x = (
+            randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+            * self.scheduler.init_noise_sigma
+        )
         for t in self.progress_bar(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(x, t).to(dtype)
             if guidance_scale == 1.0:
@@ -69,4 +72,5 @@ class ClassConditionalEDMPipeline(DiffusionPipeline):
                 conditional, unconditional = both.chunk(2)
                 F = unconditional + guidance_scale * (conditional - unconditional)
             x = self.scheduler.step(F.float(), t, x).prev_sample
-        return x.clamp(-1, 1).cpu()
+        pictures: Tensor = x.clamp(-1, 1).cpu()
+        return pictures

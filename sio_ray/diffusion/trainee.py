@@ -20,8 +20,8 @@ _EMA = "ema."
 class GeneratorTrainee:
     """A UNet in training; see `sio_ray.training.loop.Trainee`.
 
-    What is drawn for a step (images, dropped labels, noise) is drawn for the global batch and then cut, so the number of
-    workers changes nothing.
+    What is drawn for a step (images, dropped labels, noise) is drawn for the global batch and then cut, so the number
+    of workers changes nothing.
 
     Args:
         unet: on its device.
@@ -95,7 +95,7 @@ class GeneratorTrainee:
         restore_state(state, self._unet, self._optimizer)
         self._ema.optimization_step = int(state["ema_steps"])
         self._ema.shadow_params = [
-            state[f"{_EMA}{name}"].to(self._unet.device) for name, _ in self._unet.named_parameters()
+            state[f"{_EMA}{name}"].to(self._unet.device, copy=True) for name, _ in self._unet.named_parameters()
         ]
 
 

@@ -51,20 +51,20 @@ class PoolSize:
             most = min(most, int(have.get("GPU", 0) / self.gpus_per_actor + 1e-6))
         if most < 1:
             raise ResourceError(
-                f"generate needs {self.threads_per_actor} CPUs and {self.gpus_per_actor:g} GPUs for one actor, this Ray "
-                f"cluster has {have.get('CPU', 0):g} and {have.get('GPU', 0):g}; lower generate.threads_per_actor or "
-                "generate.gpus_per_actor, or connect to a larger cluster by cluster.address."
+                f"generate needs {self.threads_per_actor} CPUs and {self.gpus_per_actor:g} GPUs for one actor, this "
+                f"Ray cluster has {have.get('CPU', 0):g} and {have.get('GPU', 0):g}; lower generate.threads_per_actor "
+                "or generate.gpus_per_actor, or connect to a larger cluster by cluster.address."
             )
         return max(1, min(most, self.num_actors or most, num_shards))
 
 
-@ray.remote
 class ShardActor:
     """Holds one sampler and draws one shard after the other."""
 
     def __init__(self, make_sampler: SamplerFactory, info: ImageSetInfo, uri: str, threads: int) -> None:
         limit_threads(threads)
-        self._make_sampler, self._sampler = make_sampler, None
+        self._make_sampler = make_sampler
+        self._sampler: Sampler | None = None
         self._info, self._folder = info, Folder(uri)
 
     def draw(self, plan: ShardPlan) -> ShardEntry:
@@ -107,8 +107,8 @@ class _Pool:
                 self._deaths_in_a_row += 1
                 if self._deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
                     raise GenerationError(
-                        f"{_MAX_DEATHS_IN_A_ROW} actors died in a row ({_first_line(error)}); look for missing memory or "
-                        "a broken driver, then run the same command again: finished shards are kept."
+                        f"{_MAX_DEATHS_IN_A_ROW} actors died in a row ({_first_line(error)}); look for missing memory "
+                        "or a broken driver, then run the same command again: finished shards are kept."
                     ) from error
                 queue.append(("draw", shard))
             except ray.exceptions.RayTaskError as error:
@@ -155,7 +155,7 @@ def draw_missing_shards(
     options = {"num_cpus": size.threads_per_actor, "num_gpus": size.gpus_per_actor}
 
     def start_actor() -> Any:
-        return ShardActor.options(**options).remote(make_sampler, info, folder.uri, size.threads_per_actor)
+        return ray.remote(**options)(ShardActor).remote(make_sampler, info, folder.uri, size.threads_per_actor)
 
     entries: dict[str, ShardEntry] = {}
     num_there = sum(method == "adopt" for method, _ in todo)
@@ -182,7 +182,8 @@ def _describe_set_aside(set_aside: dict[int, str], plan: Plan, times: int) -> st
     first, error = next(iter(sorted(set_aside.items())))
     labels = sorted({int(label) for shard_id in set_aside for label in plan.shard(shard_id).labels})
     return (
-        f"{len(set_aside)} of {plan.num_shards} shards failed {times} times each: shards {sorted(set_aside)}, labels {labels}; "
+        f"{len(set_aside)} of {plan.num_shards} shards failed {times} times each: shards {sorted(set_aside)}, "
+        f"labels {labels}; "
         f"the first error (shard {first}): {error} All other shards are kept; run the same command to retry only these."
     )
 

@@ -25,7 +25,7 @@ class Memorisation:
         median_distance_synthetic: over synthetic pictures.
         median_distance_held_out: over real pictures of the validation split, the yardstick.
         copy_distance: the smallest distance of a held-out picture; nearer than this counts as a copy.
-        num_copies: synthetic pictures nearer than that.
+        num_copies: synthetic pictures nearer than that, or at distance 0.
     """
 
     median_distance_synthetic: float
@@ -44,11 +44,13 @@ def nearest_distance(images: UInt8Array, bank: UInt8Array) -> npt.NDArray[np.flo
     Returns:
         (N,) float64, root mean square difference per pixel, pixels in [0, 1].
     """
-    reference = _pixels(bank)
+    reference = _grey_levels(bank)
     nearest = [
-        torch.cdist(_pixels(images[start : start + _CHUNK]), reference).amin(1) for start in range(0, len(images), _CHUNK)
+        torch.cdist(_grey_levels(images[start : start + _CHUNK]), reference).amin(1)
+        for start in range(0, len(images), _CHUNK)
     ]
-    return (torch.cat(nearest) / reference.shape[1] ** 0.5).numpy()
+    distances: npt.NDArray[np.float64] = (torch.cat(nearest) / (255 * reference.shape[1] ** 0.5)).numpy()
+    return distances
 
 
 def memorisation(synthetic: UInt8Array, train: UInt8Array, held_out: UInt8Array) -> Memorisation:
@@ -65,9 +67,11 @@ def memorisation(synthetic: UInt8Array, train: UInt8Array, held_out: UInt8Array)
         median_distance_synthetic=float(np.median(of_synthetic)),
         median_distance_held_out=float(np.median(of_held_out)),
         copy_distance=copy_distance,
-        num_copies=int((of_synthetic < copy_distance).sum()),
+        # At 0 always: a held-out picture may itself be a duplicate of a training picture.
+        num_copies=int(((of_synthetic < copy_distance) | (of_synthetic == 0)).sum()),
     )
 
 
-def _pixels(images: UInt8Array) -> Tensor:
-    return torch.from_numpy(images).flatten(1).to(torch.float64) / 255
+def _grey_levels(images: UInt8Array) -> Tensor:
+    # Whole numbers, so that the matrix product in cdist is exact: the distance of a copy is 0, not rounding noise.
+    return torch.from_numpy(images).flatten(1).to(torch.float64)

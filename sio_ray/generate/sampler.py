@@ -58,7 +58,8 @@ class PipelineSampler:
                 f"the picture of label {labels[first]}, seed {seeds[first]} is constant or not finite; "
                 "look at the generator's loss curve, or use another scheduler or a lower generate.guidance_scale."
             )
-        return ((pictures + 1) * 127.5).round().to(torch.uint8).numpy()
+        images: UInt8Array = ((pictures + 1) * 127.5).round().to(torch.uint8).numpy()
+        return images
 
 
 def load_pipeline(folder: str | Path) -> ClassConditionalEDMPipeline:
@@ -84,6 +85,7 @@ def load_pipeline(folder: str | Path) -> ClassConditionalEDMPipeline:
         ) from error
     if not isinstance(pipeline, ClassConditionalEDMPipeline) or pipeline.unet.config.num_class_embeds is None:
         raise CheckpointError(
-            f"the UNet in {folder} takes no class; give generate.generator a class-conditional one, as fit-generator writes."
+            f"the UNet in {folder} takes no class; "
+            "give generate.generator a class-conditional one, as fit-generator writes."
         )
     return pipeline

@@ -13,6 +13,8 @@ from sio_ray.imageset.storage import Folder
 
 MANIFEST_NAME = "manifest.json"
 
+_FORMAT_VERSION = 1
+
 
 class ShardEntry(BaseModel):
     """What one shard must be.
@@ -50,7 +52,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = 1
+    format_version: int = _FORMAT_VERSION
     info: ImageSetInfo
     num_images: int
     class_counts: tuple[int, ...] = ()
@@ -75,7 +77,7 @@ class Manifest(BaseModel):
         """Read the manifest of a finished set.
 
         Raises:
-            ImageSetError: the set is missing, unfinished, or its manifest cannot be read.
+            ImageSetError: the set is missing, unfinished, of a newer format, or its manifest cannot be read.
         """
         try:
             data = folder.read_bytes(MANIFEST_NAME)
@@ -88,8 +90,20 @@ class Manifest(BaseModel):
             raise ImageSetError(
                 f"image set {folder.uri} does not exist or is empty; check the path, or run the stage that writes it."
             ) from None
+        except OSError as error:
+            raise ImageSetError(
+                f"image set {folder.uri} cannot be read ({error}); give a folder that you may read."
+            ) from error
         try:
-            return cls.model_validate(json.loads(data))
+            values = json.loads(data)
+            # Before the fields: those of a newer format are not ours, and that does not make them corrupt.
+            version = values.get("format_version") if isinstance(values, dict) else None
+            if isinstance(version, int) and version > _FORMAT_VERSION:
+                raise ImageSetError(
+                    f"image set {folder.uri} is of format {version}, this sio_ray reads up to {_FORMAT_VERSION}; "
+                    "install the version that wrote it."
+                )
+            return cls.model_validate(values)
         except (ValueError, ValidationError) as error:
             raise ImageSetError(
                 f"{folder.join(MANIFEST_NAME)} is corrupt ({str(error).splitlines()[0]}); "

@@ -50,5 +50,7 @@ def decode_picture(data: bytes, shape: tuple[int, int, int], where: str) -> UInt
                 )
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageSetError(f"{where} cannot be decoded ({error}); write its set again.") from error
+        # Pillow names the buffer here, by its address in memory.
+        reason = "no known picture format" if isinstance(error, UnidentifiedImageError) else error
+        raise ImageSetError(f"{where} cannot be decoded ({reason}); write its set again.") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -80,6 +80,8 @@ class ImageSet:
             data = self.folder.read_bytes(shard.name)
         except FileNotFoundError:
             raise ImageSetError(f"{where} is missing; run the stage that wrote the set again.") from None
+        except OSError as error:
+            raise ImageSetError(f"{where} cannot be read ({error}); check the disk and your access to it.") from error
         if hashlib.sha256(data).hexdigest() != shard.sha256:
             raise ImageSetError(
                 f"{where} is corrupt (its SHA-256 is not the manifest's); "
@@ -87,7 +89,9 @@ class ImageSet:
             )
         images, labels, image_ids = decode_shard(data, self.info, where)
         if len(labels) != shard.num_images:
-            raise ImageSetError(f"{where} has {len(labels)} rows, its manifest says {shard.num_images}; write the set again.")
+            raise ImageSetError(
+                f"{where} has {len(labels)} rows, its manifest says {shard.num_images}; write the set again."
+            )
         return ImageArrays(images, labels, image_ids)
 
     def shards(self) -> Iterator[ImageArrays]:
@@ -108,6 +112,9 @@ class ImageSet:
                 break
             parts.append(self.read_shard(shard).first(remaining))
             remaining -= len(parts[-1])
+        if not parts:
+            none = np.empty(0, dtype=np.int64)
+            return ImageArrays(np.empty((0, *self.info.image_shape), dtype=np.uint8), none, none)
         return ImageArrays(
             images=np.concatenate([part.images for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),

@@ -46,9 +46,7 @@ def encode_shard(
     """
     if paths is None:
         paths = [f"{image_id:09d}.png" for image_id in image_ids]
-    pictures = [
-        {"bytes": encode_png(image), "path": path} for image, path in zip(images, paths, strict=True)
-    ]
+    pictures = [{"bytes": encode_png(image), "path": path} for image, path in zip(images, paths, strict=True)]
     schema = arrow_schema(info)
     table = pa.table(
         {"image": pa.array(pictures, schema.field("image").type), "label": labels, "image_id": image_ids}, schema=schema
@@ -84,9 +82,13 @@ def decode_shard(
     """
     try:
         table = pq.read_table(io.BytesIO(data), columns=["image", "label", "image_id"])
+        for field in arrow_schema(info):
+            column = table.column(field.name)
+            if column.type != field.type or column.null_count:
+                raise TypeError(f"column {field.name} must be {field.type} without nulls, got {column.type}")
         pictures = table.column("image").combine_chunks().field("bytes").to_pylist()
-        labels = table.column("label").to_numpy().astype(np.int64)
-        image_ids = table.column("image_id").to_numpy().astype(np.int64)
+        labels = table.column("label").to_numpy()
+        image_ids = table.column("image_id").to_numpy()
     except (pa.ArrowException, KeyError, OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ImageSetError(
@@ -98,7 +100,8 @@ def decode_shard(
         row = int(np.flatnonzero(outside)[0])
         allowed = f"[0, {info.num_classes})" if info.num_classes else "-1 (an OOD set)"
         raise ImageSetError(
-            f"{where} has label {labels[row]} at image_id {image_ids[row]}, its set allows {allowed}; write the set again."
+            f"{where} has label {labels[row]} at image_id {image_ids[row]}, its set allows {allowed}; "
+            "write the set again."
         )
     images = np.empty((len(pictures), *info.image_shape), dtype=np.uint8)
     for row, data in enumerate(pictures):

@@ -29,7 +29,9 @@ class Folder:
         try:
             filesystem, root = fs.FileSystem.from_uri(self.uri if "://" in self.uri else str(Path(self.uri).absolute()))
         except (ValueError, OSError) as error:
-            raise ImageSetError(f"{self.uri} is no path or URI that pyarrow can open ({error}); check its scheme.") from error
+            raise ImageSetError(
+                f"{self.uri} is no path or URI that pyarrow can open ({error}); check its scheme."
+            ) from error
         return filesystem, f"{root}/{name}" if name else root
 
     @property

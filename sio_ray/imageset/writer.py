@@ -39,10 +39,15 @@ def write_image_set(
         The manifest that was written.
 
     Raises:
-        ImageSetError: no image, a wrong shape, a label out of range, a class without images, or the set exists.
+        ImageSetError: no image, a wrong shape, a label out of range, a class without images, paths or shards that do
+            not fit, or the set exists.
     """
     folder = Folder(str(uri))
     _check(folder, info, images, labels)
+    if images_per_shard < 1:
+        raise ImageSetError(f"image set {folder.uri}: images_per_shard must be at least 1, got {images_per_shard}.")
+    if paths is not None and len(paths) != len(images):
+        raise ImageSetError(f"image set {folder.uri}: {len(images)} images but {len(paths)} paths; give one path each.")
     num_shards = -(-len(images) // images_per_shard)
     entries = []
     for shard_id in range(num_shards):
@@ -73,7 +78,9 @@ def _check(folder: Folder, info: ImageSetInfo, images: UInt8Array, labels: npt.N
             f"got {images.dtype} of shape {images.shape}; bring them to one size first."
         )
     if len(labels) != len(images):
-        raise ImageSetError(f"image set {folder.uri}: {len(images)} images but {len(labels)} labels; give one label each.")
+        raise ImageSetError(
+            f"image set {folder.uri}: {len(images)} images but {len(labels)} labels; give one label each."
+        )
     if not info.num_classes:
         if (labels != -1).any():
             raise ImageSetError(f"image set {folder.uri} names no classes, so every label must be -1 (OOD).")

@@ -16,13 +16,17 @@ from sio_ray.ood.outputs import LastLayer, NetworkOutputs
 class FeatureNetwork(Protocol):
     """A network in evaluation mode that takes pictures in [0, 1]."""
 
-    last_layer: nn.Linear
+    @property
+    def last_layer(self) -> nn.Linear:
+        """Makes logits of features."""
 
     def features(self, images: Tensor) -> Tensor:
         """Input of the last layer, (B, D)."""
 
 
-def extract(network: FeatureNetwork, arrays: ImageArrays, *, batch_size: int, needs: frozenset[str], where: str) -> NetworkOutputs:
+def extract(
+    network: FeatureNetwork, arrays: ImageArrays, *, batch_size: int, needs: frozenset[str], where: str
+) -> NetworkOutputs:
     """Features and logits of every image, and the logits after ODIN's step where a detector needs them.
 
     Args:
@@ -42,7 +46,8 @@ def extract(network: FeatureNetwork, arrays: ImageArrays, *, batch_size: int, ne
     features, logits, perturbed = [], [], []
 
     def logits_of(images: Tensor) -> Tensor:
-        return network.last_layer(network.features(images))
+        out: Tensor = network.last_layer(network.features(images))
+        return out
 
     with torch.no_grad():
         for start in range(0, len(arrays), batch_size):
@@ -65,7 +70,8 @@ def extract(network: FeatureNetwork, arrays: ImageArrays, *, batch_size: int, ne
     if broken.any():
         image_id = int(outputs.image_ids[broken.nonzero()[0, 0]])
         raise EvaluationError(
-            f"the network's features or logits of image_id {image_id} of {where} are not finite; train the checkpoint again."
+            f"the network's features or logits of image_id {image_id} of {where} are not finite; "
+            "train the checkpoint again."
         )
     return outputs
 

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: every checkpoint scored by every detector, in parallel Ray tasks, and the synthetic set measured."""
+"""Stage `evaluate`: every checkpoint scored by every detector, in Ray tasks, and the synthetic set measured."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
     for run in runs:
         if not storage.exists(_part(run)):
             agreement_on = synthetic_uri if run.arm == "baseline" else None
-            ref = task.remote(str(run.place.folder / "checkpoint"), sets, section, agreement_on, folder, run.arm, run.seed)
+            ref = task.remote(
+                str(run.place.folder / "checkpoint"), sets, section, agreement_on, folder, run.arm, run.seed
+            )
             waiting[ref] = run.name
     quality_ref = None
     if synthetic_uri:
@@ -150,7 +152,9 @@ def _evaluate_run(
     detectors = build_detectors(section.detectors)
     needs = frozenset[str]().union(*(detector.needs for detector in detectors))
     classifier = load_classifier(checkpoint)
-    _check_architecture(checkpoint, classifier.architecture.class_names, classifier.architecture.image_shape, sets["train"])
+    _check_architecture(
+        checkpoint, classifier.architecture.class_names, classifier.architecture.image_shape, sets["train"]
+    )
     classifier.to("cuda" if section.gpus_per_task else "cpu")
 
     def outputs(uri: str, needs: frozenset[str]) -> NetworkOutputs:
@@ -159,7 +163,11 @@ def _evaluate_run(
     # No detector fits on perturbed logits of the training set, and they cost four passes.
     train, test = outputs(sets["train"], needs - {"perturbed_logits"}), outputs(sets["test"], needs)
     evaluation = evaluate_checkpoint(
-        train, test, {key: outputs(uri, needs) for key, uri in sets["ood"].items()}, last_layer_of(classifier), detectors
+        train,
+        test,
+        {key: outputs(uri, needs) for key, uri in sets["ood"].items()},
+        last_layer_of(classifier),
+        detectors,
     )
     agreement = None
     if agreement_on is not None:

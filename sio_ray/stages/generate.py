@@ -78,9 +78,7 @@ def _draw(config: Config, plan: Plan, info: ImageSetInfo, images: Folder, genera
         PoolSize(section.num_actors, section.threads_per_actor, section.gpus_per_actor),
         max_failures_per_shard=section.max_failures_per_shard,
     )
-    manifest = Manifest(
-        info=info, num_images=plan.num_images, class_counts=plan.class_counts(), shards=tuple(entries)
-    )
+    manifest = Manifest(info=info, num_images=plan.num_images, class_counts=plan.class_counts(), shards=tuple(entries))
     drawn = sum(entry.num_images for entry in entries)
     if drawn != plan.num_images:
         raise GenerationError(f"{drawn} images were drawn, the plan has {plan.num_images}; this is a bug, report it.")
@@ -100,8 +98,9 @@ def _check_generator(generator: Path, info: ImageSetInfo) -> None:
     height, width = (size, size) if isinstance(size, int) else size
     if (classes, unet.config.in_channels, height, width) != (info.num_classes, *info.image_shape):
         raise ImageSetError(
-            f"the generator {generator} draws {classes} classes of {unet.config.in_channels}x{height}x{width}, the training "
-            f"set has {info.num_classes} classes of {'x'.join(map(str, info.image_shape))}; give one fitted to that set."
+            f"the generator {generator} draws {classes} classes of {unet.config.in_channels}x{height}x{width}, "
+            f"the training set has {info.num_classes} classes of {'x'.join(map(str, info.image_shape))}; "
+            "give one fitted to that set."
         )
 
 
@@ -112,10 +111,11 @@ def _begin(images: Folder, drawn_with: dict[str, Any]) -> None:
         images.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
         return
     begun = json.loads(images.read_bytes(PLAN_NAME))
-    differences = [f"{key}: {begun.get(key)!r} -> {wanted.get(key)!r}" for key in wanted if begun.get(key) != wanted.get(key)]
+    differences = [
+        f"{key}: {begun.get(key)!r} -> {wanted.get(key)!r}" for key in wanted if begun.get(key) != wanted.get(key)
+    ]
     if differences and not images.exists(MANIFEST_NAME):
         raise StageError(
             f"{images.uri} was begun with other settings ({'; '.join(differences)}), so its bytes would not match; "
             "go back to those, or delete the folder to draw it anew."
         )
-

@@ -53,7 +53,8 @@ class Run:
         return f"{self.arm}, seed {self.seed}"
 
 
-def _place(config: Config, name: str, identity: dict[str, Any]) -> Place:
+def place_for(config: Config, name: str, identity: dict[str, Any]) -> Place:
+    """The place of an output of this name that these values decide."""
     identity = {"stage": name, "generation": _GENERATION, **identity}
     return Place(identity, config.run_dir / f"{name}-{fingerprint(identity)}")
 
@@ -65,12 +66,13 @@ def prepare_place(config: Config) -> Place:
         identity = {k: v for k, v in identity.items() if k not in ("root", "image_size_px", "channels")}
     else:
         identity = {k: v for k, v in identity.items() if k not in ("id_classes", "near_ood_classes")}
-    return _place(config, "prepare", identity)
+        identity["root"] = str(Path(identity["root"]).absolute())
+    return place_for(config, "prepare", identity)
 
 
 def fit_generator_place(config: Config) -> Place:
     """Of the generator."""
-    return _place(
+    return place_for(
         config, "fit-generator", {"prepare": prepare_place(config).fingerprint, **config.fit_generator.identity()}
     )
 
@@ -80,39 +82,40 @@ def generate_place(config: Config) -> Place:
     given = config.generate.generator
     generator = str(given.absolute()) if given else fit_generator_place(config).fingerprint
     identity = {**config.generate.identity(), "generator": generator}
-    return _place(config, "generate", {"prepare": prepare_place(config).fingerprint, **identity})
+    return place_for(config, "generate", {"prepare": prepare_place(config).fingerprint, **identity})
 
 
 def train_runs(config: Config) -> list[Run]:
     """All training runs of a config; a baseline does not depend on anything synthetic, so it is shared."""
     recipe = config.train.identity()
-    sio = {
-        name: recipe.pop(name) for name in ("real_weight", "synthetic_ratio", "real_batch_share", "synthetic_set")
-    }
+    sio = {name: recipe.pop(name) for name in ("real_weight", "synthetic_ratio", "real_batch_share", "synthetic_set")}
     recipe = {name: value for name, value in recipe.items() if name not in ("arms", "seeds")}
     sio["real_batch_share"] = config.train.batch_share
-    sio["synthetic"] = sio.pop("synthetic_set") or generate_place(config).fingerprint
+    sio["synthetic"] = synthetic_set_uri(config) if sio.pop("synthetic_set") else generate_place(config).fingerprint
     runs = []
     for arm in config.train.arms:
         for seed in config.train.seeds:
             identity = {"prepare": prepare_place(config).fingerprint, **recipe, "arm": arm, "seed": seed}
             if arm == "sio":
                 identity |= sio
-            runs.append(Run(arm, seed, _place(config, f"train-{arm}-seed{seed}", identity)))
+            runs.append(Run(arm, seed, place_for(config, f"train-{arm}-seed{seed}", identity)))
     return runs
 
 
 def evaluate_place(config: Config) -> Place:
     """Of metrics and scores."""
     runs = [run.place.fingerprint for run in train_runs(config)]
-    return _place(config, "evaluate", {"runs": runs, **config.evaluate.identity()})
+    return place_for(config, "evaluate", {"runs": runs, **config.evaluate.identity()})
 
 
 def report_place(config: Config) -> Place:
     """Of the HTML page."""
-    return _place(config, "report", {"evaluate": evaluate_place(config).fingerprint, **config.report.identity()})
+    return place_for(config, "report", {"evaluate": evaluate_place(config).fingerprint, **config.report.identity()})
 
 
 def synthetic_set_uri(config: Config) -> str:
-    """The synthetic image set that training uses: the given one, or what generate wrote."""
-    return config.train.synthetic_set or str(generate_place(config).folder / "images")
+    """The synthetic image set that training uses: the given one, or what generate wrote; absolute, as for `run_dir`."""
+    given = config.train.synthetic_set
+    if given is None:
+        return str(generate_place(config).folder / "images")
+    return given if "://" in given else str(Path(given).absolute())

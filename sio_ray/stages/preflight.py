@@ -56,13 +56,23 @@ def _check_train(config: Config) -> None:
     if "sio" not in section.arms:
         return
     compose(section.global_batch_size, section.batch_share)
-    weights = (("real", section.real_weight, section.batch_share), ("synthetic", 1 - section.real_weight, 1 - section.batch_share))
+    weights = (
+        ("real", section.real_weight, section.batch_share),
+        ("synthetic", 1 - section.real_weight, 1 - section.batch_share),
+    )
     for source, weight, share in weights:
         if weight > 0 and share == 0:
             raise BatchError(
                 f"train.real_batch_share={section.batch_share} leaves no {source} image in a batch although "
                 f"train.real_weight={section.real_weight} gives that source weight; change one of the two."
             )
+    if section.synthetic_ratio == 0 and section.batch_share < 1:
+        raise ConfigError(
+            "train.synthetic_ratio",
+            "greater than 0 while train.real_batch_share is below 1",
+            section.synthetic_ratio,
+            "raise it, or train with train.arms=[baseline]",
+        )
     if section.synthetic_set is not None:
         ImageSet(section.synthetic_set)
     elif (section.synthetic_ratio or 0) > config.generate.synthetic_ratio:
@@ -80,7 +90,8 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(
-            f"output_dir must be a folder that you may write to, got {folder.parent} ({error.strerror}); set output_dir=/another/folder."
+            f"output_dir must be a folder that you may write to, got {folder.parent} "
+            f"({error.strerror}: {error.filename}); set output_dir=/another/folder."
         ) from error
     Folder(str(folder)).write_bytes(probe, b"")
-    (folder / probe).unlink()
+    (folder / probe).unlink(missing_ok=True)  # another session may have probed at the same time

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.markup import escape
 
 from sio_ray.config import Config
 from sio_ray.errors import StageError
@@ -82,7 +83,8 @@ def read_record(folder: Path) -> StageRecord | None:
         return None
     except (OSError, ValueError, ValidationError) as error:
         raise StageError(
-            f"{folder / RECORD_NAME} cannot be read ({str(error).splitlines()[0]}); delete {folder} to run that stage again."
+            f"{folder / RECORD_NAME} cannot be read ({str(error).splitlines()[0]}); "
+            f"delete {folder} to run that stage again."
         ) from error
 
 
@@ -106,7 +108,7 @@ def reuse(stage: str, folder: Path, label: str | None = None) -> Outcome | None:
     record = read_record(folder)
     if record is None:
         return None
-    console.print(f"[dim]{label or stage:<16} already done: {_relative(folder)}[/dim]")
+    console.print(f"{label or stage:<16} already done: {_relative(folder)}", style="dim", markup=False)
     return Outcome(stage=stage, output=folder, reused=True, wall_s=record.wall_s, result=record.result)
 
 
@@ -133,7 +135,7 @@ def run_once(
     if outcome is not None:
         return outcome
     label = label or stage
-    console.print(f"[bold]{label:<16}[/bold] {_relative(folder)}")
+    console.print(f"[bold]{label:<16}[/bold] {escape(_relative(folder))}")
     storage = Folder(str(folder))
     clock = _Clock(storage)
     try:

@@ -193,7 +193,7 @@ def synthetic_images(config: Config, real: ImageSet, synthetic: ImageSet) -> int
     if wanted > len(synthetic):
         raise ConfigError(
             "train.synthetic_ratio",
-            f"at most {len(synthetic) / len(real):.4g}, as {synthetic.uri} holds {len(synthetic)} images for {len(real)} real ones",
+            f"at most {len(synthetic) / len(real):.4g} ({len(synthetic)} images in {synthetic.uri})",
             ratio,
             f"draw more with generate.synthetic_ratio={ratio:g}, or lower it",
         )

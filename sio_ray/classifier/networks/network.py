@@ -29,4 +29,5 @@ class Network(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, num_classes), of normalised pictures (B, C, H, W)."""
-        return self.fc(self.features(x))
+        logits: Tensor = self.fc(self.features(x))
+        return logits
