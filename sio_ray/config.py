@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticKnownError
 
 from sio_ray.errors import ConfigError
 
@@ -34,10 +35,22 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads `yes` and `on` as true, and pydantic would take that for 1.
+        if isinstance(value, bool):
+            annotation = cls.model_fields[str(info.field_name)].annotation
+            kinds = {annotation, *get_args(annotation)}
+            if kinds & {int, float}:
+                raise PydanticKnownError("int_type" if int in kinds else "float_type")
+        return value
+
     def identity(self) -> dict[str, Any]:
         """The fields that decide what comes out, as JSON values; what a fingerprint is made of."""
         return self.model_dump(
-            mode="json", exclude={name for name, field in type(self).model_fields.items() if _extra(field).get("resource")}
+            mode="json",
+            exclude={name for name, field in type(self).model_fields.items() if _extra(field).get("resource")},
         )
 
 
@@ -73,7 +86,9 @@ class PrepareConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.source == "image_folder" and self.root is None:
-            raise ConfigError("prepare.root", "a folder for source image_folder", None, "set prepare.root=/your/pictures")
+            raise ConfigError(
+                "prepare.root", "a folder for source image_folder", None, "set prepare.root=/your/pictures"
+            )
         both = sorted(set(self.id_classes) & set(self.near_ood_classes))
         if both:
             raise ConfigError(
@@ -335,13 +350,15 @@ def load_config(preset_or_yaml: str, overrides: Sequence[str] = ()) -> Config:
         overrides: `section.field=value`, the value in YAML syntax, such as `train.seeds=[0,1]`.
 
     Raises:
-        ConfigError: no such preset or file, broken YAML, an unknown or ill-typed key.
+        ConfigError: no such preset or file, no text, broken YAML, an unknown or ill-typed key.
     """
     values = _read_yaml(preset_or_yaml)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise ConfigError("override", "of the form section.field=value", override, "write e.g. train.real_weight=0.9")
+            raise ConfigError(
+                "override", "of the form section.field=value", override, "write e.g. train.real_weight=0.9"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -397,10 +414,15 @@ def _read_yaml(preset_or_yaml: str) -> dict[str, Any]:
     if preset_or_yaml in preset_names():
         text = (resources.files("sio_ray.presets") / f"{preset_or_yaml}.yaml").read_text(encoding="utf-8")
     elif path.is_file():
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError("config", "UTF-8 text", preset_or_yaml, "check that it is a YAML file") from error
     else:
         presets = ", ".join(preset_names())
-        raise ConfigError("config", f"a preset ({presets}) or a YAML file", preset_or_yaml, "check the name or the path")
+        raise ConfigError(
+            "config", f"a preset ({presets}) or a YAML file", preset_or_yaml, "check the name or the path"
+        )
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -419,6 +441,8 @@ def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, field = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(section, "a mapping of fields", values, "give it fields, or leave it out")
     values[field] = value
 
 
@@ -455,7 +479,7 @@ _RULES = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "string_type": "text",
-    "string_pattern_mismatch": "letters, digits, '_', '.' and '-'",
+    "string_pattern_mismatch": "letters, digits, '_', '.' and '-', beginning with a letter or a digit",
     "path_type": "a path",
     "tuple_type": "a list",
     "too_short": "a list of at least {min_length}",
@@ -476,7 +500,7 @@ def _translate(error: ValidationError) -> ConfigError:
     path = first["loc"]
     key = ".".join(str(part) for part in path)
     value = first["input"]
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "invalid_key"):  # a key such as 1, or `on`, which YAML reads as true
         names = dotted_keys() if len(path) > 1 else [*Config.model_fields]
         return ConfigError(key, "a field of the config", value, _did_you_mean(key, names))
     field = _field_at(path)
@@ -491,4 +515,3 @@ def _translate(error: ValidationError) -> ConfigError:
         if first["type"] in ("greater_than_equal", "less_than_equal") and None not in (lower, upper):
             rule = f"in [{lower}, {upper}]"
     return ConfigError(key, rule, value, remedy)
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from operator import index
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ def derive_seed(*parts: int | str) -> int:
     Returns:
         An integer in [0, 2**63), the same on every machine and in every version.
     """
+    # NumPy's scalars print differently from one version to the next, so they become plain ones first.
+    parts = tuple(str(part) if isinstance(part, str) else int(index(part)) for part in parts)
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -16,6 +16,7 @@ import pandas as pd
 import ray.tune
 import torch
 from rich.table import Table
+from torch import Tensor
 
 from sio_ray.classifier.model import Architecture
 from sio_ray.classifier.trainee import build_trainee
@@ -29,7 +30,7 @@ from sio_ray.ood.extract import extract, last_layer_of
 from sio_ray.ood.protocol import evaluate_checkpoint
 from sio_ray.progress import console, watch_runs
 from sio_ray.space import check_space, read_space, sample_trials
-from sio_ray.stages.layout import Place, generate_place, place_for, prepare_place
+from sio_ray.stages.layout import Place, place_for, prepare_place, synthetic_identity
 from sio_ray.stages.prepare import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
 from sio_ray.stages.train import architecture_for, open_synthetic
@@ -63,7 +64,7 @@ def _place(config: Config, space: dict[str, Any]) -> Place:
         "space": {key: list(entry) for key, entry in space.items()},
         "train": {k: v for k, v in config.train.identity().items() if k not in ("arms", "seeds")},
         "prepare": prepare_place(config).fingerprint,
-        "synthetic": config.train.synthetic_set or generate_place(config).fingerprint,
+        "synthetic": synthetic_identity(config),
     }
     return place_for(config, "tune", identity)
 
@@ -168,6 +169,10 @@ class _Silent:
 
     def resume(self) -> None:
         """Trials start from the beginning."""
+
+    def average(self, value: Tensor) -> float:
+        """A trial has one worker."""
+        return float(value)
 
     def progress(self, step: int) -> None:
         """Nobody watches single steps of a trial."""

@@ -37,17 +37,17 @@ def load_classifier(folder: str | Path) -> Classifier:
         CheckpointError: it is missing, broken, or its weights are of another architecture than its JSON says.
     """
     folder = Path(folder)
+    for name in (_ARCHITECTURE, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} is no checkpoint ({name} is missing); run `sio-ray train`, or check the path."
+            )
     try:
         architecture = Architecture.model_validate(json.loads((folder / _ARCHITECTURE).read_text()))
         weights = load_file(folder / _WEIGHTS)
-    except FileNotFoundError as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"{folder} is no checkpoint ({Path(str(error.filename)).name} is missing); "
-            "run `sio-ray train`, or check the path."
-        ) from error
-    except (OSError, ValueError, ValidationError, SafetensorError) as error:
-        raise CheckpointError(
-            f"the checkpoint {folder} cannot be read ({str(error).splitlines()[0]}); delete it and train again."
+            f"the checkpoint {folder} cannot be read ({_reason(error)}); delete it and train again."
         ) from error
     classifier = Classifier(architecture)
     try:
@@ -65,3 +65,10 @@ def load_classifier(folder: str | Path) -> Classifier:
             f"give the {_ARCHITECTURE} that belongs to them."
         ) from error
     return classifier.eval()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return ": ".join([_ARCHITECTURE, *map(str, first["loc"][:1]), first["msg"]])
+    return str(error).splitlines()[0]

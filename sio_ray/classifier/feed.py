@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -57,14 +58,18 @@ def compose(global_batch_size: int, real_batch_share: float) -> Composition:
     Raises:
         BatchError: the batch is too small to hold both sources.
     """
-    # The product is rounded first: 0.7 * 10 is 6.999... in binary.
-    num_real = int(np.floor(round(global_batch_size * real_batch_share, 9) + 0.5))
-    if 0 < real_batch_share < 1 and not 0 < num_real < global_batch_size:
+
+    def num_real(batch_size: int) -> int:
+        # The product is rounded first: 0.7 * 10 is 6.999... in binary.
+        return int(np.floor(round(batch_size * real_batch_share, 9) + 0.5))
+
+    if 0 < real_batch_share < 1 and not 0 < num_real(global_batch_size) < global_batch_size:
+        enough = next(size for size in itertools.count(global_batch_size + 1) if 0 < num_real(size) < size)
         raise BatchError(
             f"a batch of {global_batch_size} cannot hold both sources at real_batch_share {real_batch_share}; "
-            f"take a batch of at least {int(np.ceil(0.5 / min(real_batch_share, 1 - real_batch_share))) + 1}."
+            f"take a batch of at least {enough}."
         )
-    return Composition(num_real, global_batch_size - num_real)
+    return Composition(num_real(global_batch_size), global_batch_size - num_real(global_batch_size))
 
 
 class _Stream:
@@ -92,7 +97,8 @@ class MixedBatchSampler(Sampler[list[int]]):
 
     Every batch has exactly the asked composition. Real images are passed through in a new order every epoch, each once;
     the synthetic ones likewise in an order of their own, cycled when there are fewer. Nothing is shortened: a batch may
-    reach from one epoch into the next.
+    reach from one epoch into the next. Every pass over the sampler goes on where the one before it ended, so a loader
+    that is iterated once per epoch needs no more; to resume, call `set_epoch` first.
 
     Args:
         num_real: images in the real set.
@@ -100,7 +106,8 @@ class MixedBatchSampler(Sampler[list[int]]):
         global_batch_size: images per batch, over all workers.
         real_batch_share: share of each batch that is real, in [0, 1].
         seed: of the orders.
-        num_batches: length; one epoch of the real set if not given.
+        num_batches: batches per pass; if not given, one epoch of the real set, or of the synthetic set where batches hold
+            no real image.
         rank: position of this worker.
         world_size: number of workers; they get disjoint parts of the same global batches.
 
@@ -138,8 +145,17 @@ class MixedBatchSampler(Sampler[list[int]]):
         self._real, self._synthetic = _Stream(num_real, "real", seed), _Stream(num_synthetic, "synthetic", seed)
         self._num_real = num_real
         self._real_part, self._synthetic_part = self.composition.of_rank(rank, world_size)
-        per_epoch = -(-num_real // self.composition.num_real) if self.composition.num_real else 1
+        per_epoch = (
+            -(-num_real // self.composition.num_real)
+            if self.composition.num_real
+            else -(-num_synthetic // self.composition.num_synthetic)
+        )
         self._num_batches = per_epoch if num_batches is None else num_batches
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next pass be number `epoch`, counted from 0."""
+        self._epoch = epoch
 
     def global_indices(self, step: int) -> tuple[Indices, Indices]:
         """Real and synthetic indices of global batch `step`, each counted within its own set."""
@@ -163,7 +179,9 @@ class MixedBatchSampler(Sampler[list[int]]):
         return self._num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self._num_batches):
+        start = self._epoch * self._num_batches
+        self._epoch += 1
+        for step in range(start, start + self._num_batches):
             real, synthetic = self.indices(step)
             yield [*real.tolist(), *(synthetic + self._num_real).tolist()]
 
@@ -196,7 +214,7 @@ class MixedBatches:
         world_size: number of workers.
 
     Raises:
-        BatchError: a batch cannot be composed so, or the sets differ in picture size or classes.
+        BatchError: a batch cannot be composed so, or the sets differ in picture size, or image sets in their classes.
     """
 
     def __init__(
@@ -210,6 +228,15 @@ class MixedBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if isinstance(real, ImageSet) and isinstance(synthetic, ImageSet):
+            for label, (name, other) in enumerate(
+                itertools.zip_longest(real.info.class_names, synthetic.info.class_names)
+            ):
+                if name != other:
+                    raise BatchError(
+                        f"class {label} is {name!r} in {real.uri} and {other!r} in {synthetic.uri}; "
+                        "give a synthetic set with the same classes in the same order."
+                    )
         self.real = real.read() if isinstance(real, ImageSet) else real
         synthetic = synthetic.read() if isinstance(synthetic, ImageSet) else synthetic
         self.synthetic = self.real.first(0) if synthetic is None else synthetic

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from sio_ray.classifier.networks import NETWORKS
@@ -26,11 +28,21 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: str
-    width: int
-    class_names: tuple[str, ...]
+    width: int = Field(ge=1)
+    class_names: tuple[str, ...] = Field(min_length=1)
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        channels = self.image_shape[0]
+        if not len(self.mean) == len(self.std) == channels or not min(self.std) > 0:
+            raise ValueError(
+                f"mean and std must have one value for each of {channels} channels, std greater than 0, "
+                f"got {self.mean} and {self.std}"
+            )
+        return self
 
 
 class Classifier(nn.Module):

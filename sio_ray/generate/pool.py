@@ -84,7 +84,7 @@ class _Pool:
     def __init__(self, start_actor: Callable[[], Any], num_actors: int, max_failures_per_shard: int) -> None:
         self._start_actor, self._max_failures = start_actor, max_failures_per_shard
         self._idle = [start_actor() for _ in range(num_actors)]
-        self._running: dict[ray.ObjectRef, tuple[Any, ShardPlan]] = {}
+        self._running: dict[ray.ObjectRef, tuple[Any, str, ShardPlan]] = {}
         self._failures: collections.Counter[int] = collections.Counter()
         self._deaths_in_a_row = 0
         self.set_aside: dict[int, str] = {}
@@ -96,9 +96,9 @@ class _Pool:
             while queue and self._idle:
                 method, shard = queue.popleft()
                 actor = self._idle.pop()
-                self._running[getattr(actor, method).remote(shard)] = (actor, shard)
+                self._running[getattr(actor, method).remote(shard)] = (actor, method, shard)
             done, _ = ray.wait(list(self._running), num_returns=1)
-            actor, shard = self._running.pop(done[0])
+            actor, method, shard = self._running.pop(done[0])
             try:
                 on_done(ray.get(done[0]))
                 self._deaths_in_a_row = 0
@@ -112,7 +112,13 @@ class _Pool:
                     ) from error
                 queue.append(("draw", shard))
             except ray.exceptions.RayTaskError as error:
-                self._fail(shard, error, queue)
+                if method == "adopt":
+                    console.print(
+                        f"  drawing again what cannot be used: {_first_line(error.cause or error)}", markup=False
+                    )
+                    queue.append(("draw", shard))
+                else:
+                    self._fail(shard, error, queue)
             self._idle.append(actor)
 
     def _fail(self, shard: ShardPlan, error: ray.exceptions.RayTaskError, queue: Any) -> None:
@@ -124,7 +130,7 @@ class _Pool:
 
     def close(self) -> None:
         """Let all actors go."""
-        for actor in [*self._idle, *[actor for actor, _ in self._running.values()]]:
+        for actor in [*self._idle, *[actor for actor, _, _ in self._running.values()]]:
             ray.kill(actor)
 
 

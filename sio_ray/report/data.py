@@ -69,13 +69,14 @@ class ReportData:
         metrics: one row per (arm, seed, detector, group, ood_set) with `auroc`, `fpr_at_95_tpr`, `aupr_out`, `aupr_in`
             in [0, 1]; `group` is `near` or `far`.
         id_accuracy: one row per (arm, seed) with `accuracy` in [0, 1], on the ID test set.
-        scores: one row per (arm, seed, detector, group, image_set, image_id) with `ood_score`; group `id` is the ID test set.
+        scores: one row per (arm, seed, detector, group, image_set, image_id) with `ood_score`; group `id` is the ID
+            test set.
         class_grids: real beside synthetic, one per class.
         ood_grids: examples of every OOD test set.
         quality: of the synthetic set: `label_agreement` in [0, 1] (mean over the real-trained classifiers),
             `num_synthetic`, `num_real`, and of the memorisation check `median_distance_synthetic`,
             `median_distance_held_out` (nearest training image, root mean square per pixel in [0, 1]), `num_copies` and
-            `copy_distance` (nearer than this is a copy).
+            `copy_distance` (the smallest held-out distance; nearer than this is a copy).
         classifier_curves: one per training run.
         generator_curve: loss of the generator; None where the generator was given.
         stage_times: one per stage.

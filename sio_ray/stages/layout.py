@@ -91,7 +91,8 @@ def train_runs(config: Config) -> list[Run]:
     sio = {name: recipe.pop(name) for name in ("real_weight", "synthetic_ratio", "real_batch_share", "synthetic_set")}
     recipe = {name: value for name, value in recipe.items() if name not in ("arms", "seeds")}
     sio["real_batch_share"] = config.train.batch_share
-    sio["synthetic"] = synthetic_set_uri(config) if sio.pop("synthetic_set") else generate_place(config).fingerprint
+    del sio["synthetic_set"]
+    sio["synthetic"] = synthetic_identity(config)
     runs = []
     for arm in config.train.arms:
         for seed in config.train.seeds:
@@ -100,6 +101,11 @@ def train_runs(config: Config) -> list[Run]:
                 identity |= sio
             runs.append(Run(arm, seed, place_for(config, f"train-{arm}-seed{seed}", identity)))
     return runs
+
+
+def synthetic_identity(config: Config) -> str:
+    """What training on the synthetic set depends on: the given set's path, or all that decides what generate writes."""
+    return synthetic_set_uri(config) if config.train.synthetic_set else generate_place(config).fingerprint
 
 
 def evaluate_place(config: Config) -> Place:

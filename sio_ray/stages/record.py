@@ -108,7 +108,7 @@ def reuse(stage: str, folder: Path, label: str | None = None) -> Outcome | None:
     record = read_record(folder)
     if record is None:
         return None
-    console.print(f"{label or stage:<16} already done: {_relative(folder)}", style="dim", markup=False)
+    console.print(f"{label or stage:<18} already done: {_relative(folder)}", style="dim", markup=False, soft_wrap=True)
     return Outcome(stage=stage, output=folder, reused=True, wall_s=record.wall_s, result=record.result)
 
 
@@ -135,7 +135,7 @@ def run_once(
     if outcome is not None:
         return outcome
     label = label or stage
-    console.print(f"[bold]{label:<16}[/bold] {escape(_relative(folder))}")
+    console.print(f"[bold]{label:<18}[/bold] {escape(_relative(folder))}", soft_wrap=True)
     storage = Folder(str(folder))
     clock = _Clock(storage)
     try:
@@ -156,7 +156,7 @@ def run_once(
     )
     storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
     clock.forget()
-    console.print(f"{label:<16} done in {record.wall_s:.1f} s", style="green")
+    console.print(f"{label:<18} done in {record.wall_s:.1f} s", style="green")
     return Outcome(stage=stage, output=folder, reused=False, wall_s=record.wall_s, result=result)
 
 

@@ -36,6 +36,9 @@ class Reporter(Protocol):
     def resume(self) -> tuple[dict[str, Tensor], int, list[Point]] | None:
         """State, step and curve to continue from, or None to start."""
 
+    def average(self, value: Tensor) -> float:
+        """The mean of a scalar over all workers of the run."""
+
     def progress(self, step: int) -> None:
         """Called after every step; must be cheap."""
 
@@ -63,7 +66,7 @@ def train(trainee: Trainee, *, num_steps: int, report_every_steps: int, reporter
         done = step + 1
         reporter.progress(done)
         if done % report_every_steps == 0 or done == num_steps:
-            loss = torch.stack(losses).mean().item()
+            loss = reporter.average(torch.stack(losses).mean())
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} between steps {done - len(losses)} and {done}; "

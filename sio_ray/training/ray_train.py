@@ -18,11 +18,12 @@ from torch import Tensor
 
 from sio_ray.cluster import limit_threads
 from sio_ray.errors import SioRayError, TrainingError
+from sio_ray.progress import console
 from sio_ray.training.loop import Point
 from sio_ray.training.state import load_progress, save_progress
 
-#: Restarts of the worker group after killed workers, and of the controller while it cannot get workers.
-_MAX_WORKER_FAILURES = 3
+#: How often a run is begun or continued after killed workers, and how often Ray's controller may fail to get workers.
+_MAX_ATTEMPTS = 4
 _MAX_CONTROLLER_FAILURES = 3
 
 _PROGRESS_INTERVAL_S = 0.25
@@ -48,6 +49,14 @@ class RayTrainReporter:
             return None
         with checkpoint.as_directory() as folder:
             return load_progress(Path(folder))
+
+    def average(self, value: Tensor) -> float:
+        """See `Reporter`."""
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            value = value.detach().clone()
+            torch.distributed.all_reduce(value)
+            value /= torch.distributed.get_world_size()
+        return float(value)
 
     def progress(self, step: int) -> None:
         """See `Reporter`."""
@@ -101,29 +110,38 @@ def run_on_workers(
 
     Raises:
         SioRayError: what the loop raised, if it was one of ours.
-        TrainingError: the workers failed otherwise, more than `_MAX_WORKER_FAILURES` times.
+        TrainingError: the workers failed otherwise, `_MAX_ATTEMPTS` times.
     """
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config=loop_config,
-        scaling_config=ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=str(state_dir),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(
-                max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=_MAX_CONTROLLER_FAILURES
-            ),
-        ),
+    scaling = ScalingConfig(
+        num_workers=num_workers,
+        use_gpu=gpus_per_worker > 0,
+        resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
     )
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _first_cause(error, name) from error
+    run_config = RunConfig(
+        name=name,
+        storage_path=str(state_dir),
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
+        # Ray would retry every error alike. Here a killed worker is retried, and an error of ours, which would come
+        # again, is not.
+        failure_config=FailureConfig(max_failures=0, controller_failure_limit=_MAX_CONTROLLER_FAILURES),
+    )
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
+        trainer = TorchTrainer(loop, train_loop_config=loop_config, scaling_config=scaling, run_config=run_config)
+        try:
+            result = trainer.fit()
+            break
+        except ray.train.TrainingFailedError as error:
+            ours = _our_error(error)
+            if ours is not None:
+                raise ours from error
+            if attempt == _MAX_ATTEMPTS:
+                raise TrainingError(
+                    f"run {name} failed {attempt} times, the last with: {_last_line(error)}; run the same command again to "
+                    "continue from its last checkpoint, with --debug for the whole error."
+                ) from error
+            console.print(
+                f"  run {name} stopped ({_last_line(error)}); continuing from its last checkpoint", markup=False
+            )
     if result.checkpoint is None:
         raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
     with result.checkpoint.as_directory() as folder:
@@ -131,17 +149,18 @@ def run_on_workers(
     return state, points
 
 
-def _first_cause(error: Exception, name: str) -> SioRayError:
-    failures = list(getattr(error, "worker_failures", {}).values())
-    for failure in failures:
+def _our_error(error: Exception) -> SioRayError | None:
+    """The error of ours among the causes of what the workers raised, if there is one."""
+    for failure in getattr(error, "worker_failures", {}).values():
         cause: BaseException | None = failure
         while cause is not None:
             if isinstance(cause, SioRayError):
                 return cause
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    first = str(failures[0] if failures else error).strip().splitlines()
-    return TrainingError(
-        f"run {name} failed ({first[-1] if first else type(error).__name__}); "
-        "run the same command again to continue from its last checkpoint, with --debug for the whole error."
-    )
+            cause = getattr(cause, "_base_exc", None) or getattr(cause, "cause", None) or cause.__cause__
+    return None
 
+
+def _last_line(error: Exception) -> str:
+    failures = list(getattr(error, "worker_failures", {}).values())
+    lines = str(failures[0] if failures else error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

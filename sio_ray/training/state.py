@@ -37,7 +37,8 @@ def restore_state(flat: dict[str, Tensor], model: nn.Module, optimizer: torch.op
     for name, value in flat.items():
         if name.startswith("optimizer."):
             _, index, field = name.split(".", 2)
-            state.setdefault(int(index), {})[field] = value
+            # A copy: the optimiser keeps the tensor and changes it in place.
+            state.setdefault(int(index), {})[field] = value.clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -63,7 +64,7 @@ def load_progress(folder: Path) -> tuple[dict[str, Tensor], int, list[dict[str, 
     try:
         progress: dict[str, Any] = json.loads((folder / _POINTS).read_text())
         return load_file(folder / _TENSORS), int(progress["step"]), list(progress["points"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"the training state in {folder} cannot be read ({error}); delete its folder to train from the start."
         ) from error

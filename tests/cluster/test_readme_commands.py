@@ -1,0 +1,70 @@
+"""Every `sio-ray` command of the README runs, on small settings."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sio_ray.cli import main
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+COMMANDS = [
+    shlex.split(line.split(" #")[0])
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("sio-ray ")
+]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def run(arguments, capsys):
+    """Run one command line; what it prints goes where `>` says."""
+    target = None
+    if ">" in arguments:
+        arguments, target = arguments[: arguments.index(">")], arguments[arguments.index(">") + 1]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert stop.value.code in (0, None), captured.err
+    if target:
+        Path(target).write_text(captured.out)
+    return captured
+
+
+def test_the_readme_has_the_commands_that_are_tested_here():
+    assert {arguments[1] for arguments in COMMANDS} == {"run", "config", "train", "tune", "evaluate"}
+
+
+def test_commands_on_digits(finished, capsys, tmp_path):
+    overrides, _, _ = finished
+    space = tmp_path / "space.py"
+    # The pool of the small run is a quarter of the real set; the space of the README asks for more.
+    space.write_text('SPACE = {"train.real_weight": ("uniform", 0.5, 0.9)}\n')
+    small = {"tune": ["tune.num_trials=1", f"tune.space={space}"]}
+    commands = [arguments for arguments in COMMANDS if arguments[2] == "digits" and arguments[1] != "config"]
+    assert len(commands) == 4
+    for arguments in commands:
+        run([*arguments[1:], *overrides, *small.get(arguments[1], [])], capsys)
+
+
+def test_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch, tiny):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for folder, level in (("train/cat", 60), ("train/dog", 160), ("near_ood/fox", 110)):
+        (tmp_path / "pictures" / folder).mkdir(parents=True)
+        for index in range(30):
+            pixels = np.clip(rng.normal(level, 30, (40, 36, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / folder / f"{index}.png")
+    commands = [arguments for arguments in COMMANDS if "mine.yaml" in arguments]
+    assert [arguments[1] for arguments in commands] == ["config", "config", "run"]
+    for arguments in commands:
+        small = [value for value in tiny if not value.startswith("tune.")]
+        extra = small if arguments[1] == "config" else ["output_dir=runs", "evaluate.detectors=[msp,energy]"]
+        where = arguments.index(">") if ">" in arguments else len(arguments)
+        run([*arguments[1:where], *extra, *arguments[where:]], capsys)
+    assert (tmp_path / "runs" / "mine" / "report.html").stat().st_size > 10_000

@@ -1,0 +1,65 @@
+"""What all tests share: quiet libraries, and a config of the whole method that runs in seconds."""
+
+import os
+
+# Read at import by the libraries named, so set before any of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import warnings
+
+import pytest
+
+from sio_ray.cli import RUN_STAGES, run_stages
+from sio_ray.config import ClusterConfig, load_config
+
+#: Makes the digits preset small; the same code runs.
+TINY = (
+    "prepare.images_per_ood_set=24",
+    "prepare.num_outliers=24",
+    "fit_generator.block_out_channels=[8,16]",
+    "fit_generator.num_steps=30",
+    "fit_generator.report_every_steps=10",
+    "fit_generator.cpus_per_worker=1",
+    "generate.synthetic_ratio=0.25",
+    "generate.num_inference_steps=4",
+    "generate.images_per_shard=32",
+    "generate.sampler_batch_size=16",
+    "train.width=8",
+    "train.seeds=[0]",
+    "train.num_steps=20",
+    "train.report_every_steps=10",
+    "tune.num_trials=1",
+    "tune.num_steps=10",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Overrides that make the digits preset small."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One local cluster of four logical cores for all tests that need Ray."""
+    import ray
+
+    from sio_ray.cluster import connect
+
+    with warnings.catch_warnings():
+        # Ray itself warns, when it starts, of changes to come in Ray.
+        warnings.simplefilter("ignore")
+        connect(ClusterConfig(num_cpus=4))
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def finished(ray_cluster, tmp_path_factory, tiny):
+    """Overrides, config and outcomes of a run of all stages."""
+    overrides = (*tiny, f"output_dir={tmp_path_factory.mktemp('runs')}", "train.concurrent_runs=2")
+    config = load_config("digits", overrides)
+    return overrides, config, run_stages(config, RUN_STAGES)

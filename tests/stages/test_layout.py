@@ -1,0 +1,224 @@
+"""Which output depends on which field: a field too few gives stale results, one too many repeats hours of work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sio_ray.config import Config, build_config, dotted_keys, load_config, with_overrides
+from sio_ray.stages.layout import (
+    evaluate_place,
+    fit_generator_place,
+    generate_place,
+    prepare_place,
+    report_place,
+    synthetic_set_uri,
+    train_runs,
+)
+
+REPORT = {"report"}
+EVALUATE = {"evaluate"} | REPORT
+SIO = {"sio"} | EVALUATE
+BOTH_ARMS = {"baseline"} | SIO
+GENERATE = {"generate"} | SIO
+FIT_GENERATOR = {"fit-generator"} | GENERATE
+EVERYTHING = {"prepare", "baseline"} | FIT_GENERATOR
+NOTHING: set[str] = set()
+
+#: Every field, another value for it, and the outputs that must then be made anew.
+FIELDS: dict[str, tuple[Any, set[str]]] = {
+    "name": ("other", NOTHING),
+    "output_dir": ("/elsewhere", NOTHING),
+    "prepare.source": ("image_folder", EVERYTHING),
+    "prepare.root": ("/pictures", NOTHING),  # of a source that is not in use
+    "prepare.image_size_px": (64, NOTHING),
+    "prepare.channels": (1, NOTHING),
+    "prepare.id_classes": ([0, 1], EVERYTHING),
+    "prepare.near_ood_classes": ([9], EVERYTHING),
+    "prepare.val_fraction": (0.3, EVERYTHING),
+    "prepare.test_fraction": (0.3, EVERYTHING),
+    "prepare.images_per_ood_set": (7, EVERYTHING),
+    "prepare.num_outliers": (7, EVERYTHING),
+    "prepare.seed": (7, EVERYTHING),
+    "fit_generator.block_out_channels": ([8], FIT_GENERATOR),
+    "fit_generator.layers_per_block": (1, FIT_GENERATOR),
+    "fit_generator.attention": (False, FIT_GENERATOR),
+    "fit_generator.num_steps": (7, FIT_GENERATOR),
+    "fit_generator.global_batch_size": (7, FIT_GENERATOR),
+    "fit_generator.learning_rate": (0.5, FIT_GENERATOR),
+    "fit_generator.warmup_steps": (7, FIT_GENERATOR),
+    "fit_generator.ema_decay": (0.5, FIT_GENERATOR),
+    "fit_generator.label_dropout": (0.5, FIT_GENERATOR),
+    "fit_generator.gradient_clip_norm": (0.5, FIT_GENERATOR),
+    "fit_generator.seed": (7, FIT_GENERATOR),
+    "fit_generator.report_every_steps": (7, NOTHING),
+    "fit_generator.num_workers": (7, NOTHING),
+    "fit_generator.cpus_per_worker": (7, NOTHING),
+    "fit_generator.gpus_per_worker": (1, NOTHING),
+    "generate.generator": ("/a/generator", GENERATE),
+    "generate.synthetic_ratio": (2.5, GENERATE),
+    "generate.base_seed": (7, GENERATE),
+    "generate.scheduler": ("edm_euler", GENERATE),
+    "generate.num_inference_steps": (7, GENERATE),
+    "generate.guidance_scale": (1.5, GENERATE),
+    "generate.sampler_batch_size": (7, GENERATE),
+    "generate.images_per_shard": (7, GENERATE),
+    "generate.threads_per_actor": (7, GENERATE),
+    "generate.gpus_per_actor": (0.5, NOTHING),
+    "generate.num_actors": (7, NOTHING),
+    "generate.max_failures_per_shard": (7, NOTHING),
+    "train.arms": (["sio"], EVALUATE),
+    "train.seeds": ([0, 7], EVALUATE),
+    "train.network": ("resnet18_32px", BOTH_ARMS),
+    "train.width": (7, BOTH_ARMS),
+    "train.real_weight": (0.5, SIO),
+    "train.synthetic_ratio": (0.5, SIO),
+    "train.real_batch_share": (0.5, SIO),
+    "train.synthetic_set": ("/a/set", SIO),
+    "train.num_steps": (7, BOTH_ARMS),
+    "train.global_batch_size": (7, BOTH_ARMS),
+    "train.learning_rate": (0.5, BOTH_ARMS),
+    "train.momentum": (0.5, BOTH_ARMS),
+    "train.weight_decay": (0.5, BOTH_ARMS),
+    "train.warmup_steps": (7, BOTH_ARMS),
+    "train.crop_padding_px": (7, BOTH_ARMS),
+    "train.horizontal_flip": (True, BOTH_ARMS),
+    "train.report_every_steps": (7, NOTHING),
+    "train.num_workers": (7, NOTHING),
+    "train.cpus_per_worker": (7, NOTHING),
+    "train.gpus_per_worker": (1, NOTHING),
+    "train.concurrent_runs": (7, NOTHING),
+    "evaluate.detectors": (["energy"], EVALUATE),
+    "evaluate.batch_size": (7, NOTHING),
+    "evaluate.cpus_per_task": (7, NOTHING),
+    "evaluate.gpus_per_task": (0.5, NOTHING),
+    "tune.space": ("other.py", NOTHING),  # a search reads these outputs; none of them reads a search
+    "tune.num_trials": (7, NOTHING),
+    "tune.detectors": (["msp"], NOTHING),
+    "tune.seeds": ([7], NOTHING),
+    "tune.num_steps": (7, NOTHING),
+    "tune.search_seed": (7, NOTHING),
+    "tune.concurrent_trials": (7, NOTHING),
+    "tune.cpus_per_trial": (7, NOTHING),
+    "tune.gpus_per_trial": (0.5, NOTHING),
+    "report.title": ("Other", REPORT),
+    "report.images_per_class": (7, REPORT),
+    "report.detector": ("msp", REPORT),
+    "cluster.address": ("auto", NOTHING),
+    "cluster.num_cpus": (7, NOTHING),
+    "cluster.num_gpus": (7, NOTHING),
+    "cluster.dashboard": (True, NOTHING),
+}
+
+
+def fingerprints(config: Config) -> dict[str, str]:
+    """Output to fingerprint; the runs of seed 0 stand for their arms."""
+    places = {
+        "prepare": prepare_place(config),
+        "fit-generator": fit_generator_place(config),
+        "generate": generate_place(config),
+        **{run.arm: run.place for run in train_runs(config) if run.seed == 0},
+        "evaluate": evaluate_place(config),
+        "report": report_place(config),
+    }
+    for place in places.values():
+        assert place.folder.parent == config.run_dir
+        assert place.folder.name.endswith(f"-{place.fingerprint}")
+    return {name: place.fingerprint for name, place in places.items()}
+
+
+def test_every_field_of_the_config_is_accounted_for() -> None:
+    assert list(FIELDS) == dotted_keys()
+
+
+@pytest.mark.parametrize("key", FIELDS)
+def test_a_field_changes_those_outputs_that_it_decides_and_no_other(key: str) -> None:
+    config = load_config("digits")
+    value, expected = FIELDS[key]
+    changes = {key: value} | ({"prepare.root": "/pictures"} if key == "prepare.source" else {})
+    before, after = fingerprints(config), fingerprints(with_overrides(config, changes))
+    assert with_overrides(config, changes) != config
+    assert {name for name in before if name in after and before[name] != after[name]} == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("prepare.root", "/other", EVERYTHING),
+        ("prepare.image_size_px", 64, EVERYTHING),
+        ("prepare.channels", 1, EVERYTHING),
+        ("prepare.id_classes", [0, 1], NOTHING),
+        ("prepare.near_ood_classes", [9], NOTHING),
+    ],
+)
+def test_an_image_folder_is_decided_by_its_own_fields(key: str, value: Any, expected: set[str]) -> None:
+    config = load_config("digits", ["prepare.source=image_folder", "prepare.root=/pictures"])
+    before, after = fingerprints(config), fingerprints(with_overrides(config, {key: value}))
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+def test_with_a_given_generator_the_fitted_one_decides_nothing() -> None:
+    config = load_config("digits", ["generate.generator=/a/generator"])
+    before, after = fingerprints(config), fingerprints(with_overrides(config, {"fit_generator.num_steps": 7}))
+    assert {name for name in before if before[name] != after[name]} == {"fit-generator"}
+
+
+def test_with_a_given_synthetic_set_the_generated_one_decides_nothing() -> None:
+    config = load_config("digits", ["train.synthetic_set=/a/set"])
+    before, after = fingerprints(config), fingerprints(with_overrides(config, {"generate.base_seed": 7}))
+    assert {name for name in before if before[name] != after[name]} == {"generate"}
+
+
+def test_a_batch_share_that_equals_its_default_is_no_change() -> None:
+    config = load_config("digits")
+    spelled_out = with_overrides(config, {"train.real_batch_share": config.train.real_weight})
+    assert fingerprints(spelled_out) == fingerprints(config)
+
+
+def test_the_same_file_by_a_relative_or_an_absolute_path_is_the_same_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key in ("prepare.root", "generate.generator", "train.synthetic_set"):
+        config = load_config("digits", ["prepare.source=image_folder", "prepare.root=/pictures", "output_dir=/out"])
+        relative = with_overrides(config, {key: "inputs/this"})
+        absolute = with_overrides(config, {key: str(tmp_path / "inputs" / "this")})
+        assert fingerprints(relative) == fingerprints(absolute), key
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            assert fingerprints(relative) != fingerprints(absolute), key
+
+
+def test_the_synthetic_set_is_found_by_workers_with_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config("digits")
+    assert synthetic_set_uri(config) == str(generate_place(config).folder / "images")
+    for given, expected in (("a/set", f"{tmp_path}/a/set"), ("/a/set", "/a/set"), ("s3://a/set", "s3://a/set")):
+        assert synthetic_set_uri(with_overrides(config, {"train.synthetic_set": given})) == expected
+
+
+def test_every_run_has_a_folder_of_its_own_that_other_seeds_and_arms_do_not_move() -> None:
+    both = {run.name: run.place.folder for run in train_runs(load_config("digits", ["train.seeds=[0, 1, 2]"]))}
+    assert list(both) == [f"{arm}, seed {seed}" for arm in ("baseline", "sio") for seed in (0, 1, 2)]
+    assert len(set(both.values())) == 6
+    alone = {run.name: run.place.folder for run in train_runs(load_config("digits", ["train.seeds=[2]"]))}
+    assert alone == {name: folder for name, folder in both.items() if name.endswith("seed 2")}
+
+
+def test_a_baseline_is_shared_by_configs_that_differ_in_synthetic_matters_only() -> None:
+    first = load_config("digits", ["train.arms=[baseline]"])
+    second = with_overrides(
+        first, {"train.real_weight": 0.5, "generate.synthetic_ratio": 3.0, "fit_generator.num_steps": 9}
+    )
+    assert [run.place for run in train_runs(first)] == [run.place for run in train_runs(second)]
+
+
+def test_an_identity_is_made_of_json_values_without_resources() -> None:
+    config = build_config({"name": "a", "generate": {"generator": "b"}})
+    identity = config.generate.identity()
+    assert identity["generator"] == "b"
+    assert set(identity).isdisjoint({"num_actors", "gpus_per_actor", "max_failures_per_shard"})

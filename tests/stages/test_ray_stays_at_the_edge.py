@@ -1,0 +1,30 @@
+"""What lies below Ray's edge imports no Ray, so it runs, and is tested, where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MODULES = (
+    "config",
+    "errors",
+    "provenance",
+    "seeding",
+    "progress",
+    "imageset",
+    "classifier.feed",
+    "classifier.objective",
+    "generate.plan",
+    "ood.detectors",
+    "ood.metrics",
+    "stages.layout",
+    "stages.preflight",
+    "stages.record",
+)
+
+
+def test_no_module_below_the_edge_imports_ray() -> None:
+    imports = "; ".join(f"import sio_ray.{module}" for module in MODULES)
+    code = f"import sys; {imports}; print([name for name in sys.modules if name.split('.')[0] == 'ray'])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "[]"
