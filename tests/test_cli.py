@@ -51,7 +51,8 @@ def test_help_waits_for_no_heavy_library():
         ),
         (
             ["evaluate", "digits", "evaluate.detectors=[msp,knnn]"],
-            "error: evaluate.detectors must be among msp, max_logit, energy, knn, odin, vim, got 'knnn'; did you mean knn.",
+            "error: evaluate.detectors must be among msp, max_logit, energy, knn, odin, vim, got 'knnn'; "
+            "did you mean knn.",
         ),
         (
             ["run", "digits", "train.synthetic_ratio=3"],

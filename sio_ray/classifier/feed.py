@@ -60,7 +60,7 @@ def compose(global_batch_size: int, real_batch_share: float) -> Composition:
     """
 
     def num_real(batch_size: int) -> int:
-        # The product is rounded first: 0.7 * 10 is 6.999... in binary.
+        # The product is rounded first: 0.29 * 50 is 14.499... in binary, and the tie would be missed.
         return int(np.floor(round(batch_size * real_batch_share, 9) + 0.5))
 
     if 0 < real_batch_share < 1 and not 0 < num_real(global_batch_size) < global_batch_size:
@@ -106,8 +106,8 @@ class MixedBatchSampler(Sampler[list[int]]):
         global_batch_size: images per batch, over all workers.
         real_batch_share: share of each batch that is real, in [0, 1].
         seed: of the orders.
-        num_batches: batches per pass; if not given, one epoch of the real set, or of the synthetic set where batches hold
-            no real image.
+        num_batches: batches per pass; if not given, one epoch of the real set, or of the synthetic set where batches
+            hold no real image.
         rank: position of this worker.
         world_size: number of workers; they get disjoint parts of the same global batches.
 

@@ -136,8 +136,8 @@ def run_on_workers(
                 raise ours from error
             if attempt == _MAX_ATTEMPTS:
                 raise TrainingError(
-                    f"run {name} failed {attempt} times, the last with: {_last_line(error)}; run the same command again to "
-                    "continue from its last checkpoint, with --debug for the whole error."
+                    f"run {name} failed {attempt} times, the last with: {_last_line(error)}; run the same command "
+                    "again to continue from its last checkpoint, with --debug for the whole error."
                 ) from error
             console.print(
                 f"  run {name} stopped ({_last_line(error)}); continuing from its last checkpoint", markup=False

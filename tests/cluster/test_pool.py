@@ -122,7 +122,5 @@ def test_shards_that_are_not_what_the_plan_says_are_drawn_again(tmp_path, notes,
 
 
 def test_a_cluster_too_small_for_one_actor_is_an_error():
-    with pytest.raises(
-        ResourceError, match=r"^generate needs 64 CPUs and 0 GPUs for one actor, this Ray cluster has 4 and 0"
-    ):
+    with pytest.raises(ResourceError, match=r"^generate needs 64 CPUs and 0 GPUs for one actor, .* has 4 and 0"):
         PoolSize(0, threads_per_actor=64, gpus_per_actor=0).fit(10)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,8 +71,9 @@ def test_metrics_follow_from_the_scores_that_are_kept(finished):
 def test_a_second_run_does_nothing_and_prints_its_results_as_json(finished, capsys):
     overrides, _, first = finished
     capsys.readouterr()
-    main_exit = pytest.raises(SystemExit, main, ["run", "digits", *overrides, "--json"])
-    assert main_exit.value.code in (0, None)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "digits", *overrides, "--json"])
+    assert stop.value.code in (0, None)
     printed = json.loads(capsys.readouterr().out)
     assert all(outcome["reused"] for outcome in printed.values())
     assert {stage: outcome["result"] for stage, outcome in printed.items()} == {
@@ -109,22 +111,13 @@ def test_a_stage_without_its_input_says_which_to_run(tmp_path, tiny):
 
 def test_gpus_that_are_not_there_are_refused_before_work(finished):
     overrides, _, _ = finished
-    for stage, field in (
-        ("fit-generator", "fit_generator.gpus_per_worker=1"),
-        ("train", "train.gpus_per_worker=1"),
-        ("evaluate", "evaluate.gpus_per_task=1"),
-        ("generate", "generate.gpus_per_actor=0.5"),
+    for stage, field, new_work in (
+        ("fit-generator", "fit_generator.gpus_per_worker=1", "fit_generator.seed=9"),
+        ("train", "train.gpus_per_worker=1", "train.weight_decay=0"),
+        ("evaluate", "evaluate.gpus_per_task=1", "evaluate.detectors=[msp]"),
+        ("generate", "generate.gpus_per_actor=0.5", "generate.base_seed=9"),
     ):
-        # Another seed, so that there is work to do.
-        changed = {
-            "fit-generator": "fit_generator.seed=9",
-            "train": "train.weight_decay=0",
-            "evaluate": "evaluate.detectors=[msp]",
-            "generate": "generate.base_seed=9",
-        }[stage]
-        config = load_config(
-            "digits", [*overrides, field, changed] if stage != "evaluate" else [*overrides, field, changed]
-        )
+        config = load_config("digits", [*overrides, field, new_work])
         with pytest.raises(ResourceError, match=r"GPU.* 0[ ;.]"):
             stage_function(stage)(config)
 
@@ -158,7 +151,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
     folder.mkdir()
     source = outcomes["train"]["result"]["sio, seed 0"]["checkpoint"]
     for name in ("model.safetensors", "architecture.json"):
-        text = (tmp_path / "x").__class__(source, name).read_bytes()
+        text = Path(source, name).read_bytes()
         (folder / name).write_bytes(text.replace(b'"width": 8', b'"width": 16'))
     with pytest.raises(CheckpointError, match=r"are of another architecture than small_cnn of width 16"):
         load_classifier(folder)
