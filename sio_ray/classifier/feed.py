@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def compose(global_batch_size: int, real_batch_share: float) -> Composition:
         return int(np.floor(round(batch_size * real_batch_share, 9) + 0.5))
 
     if 0 < real_batch_share < 1 and not 0 < num_real(global_batch_size) < global_batch_size:
-        enough = next(size for size in itertools.count(global_batch_size + 1) if 0 < num_real(size) < size)
+        # By bisection, as a share of 1e-12 needs a batch that a count from 1 would not reach.
+        enough = 1 + bisect.bisect_left(range(1, 2**60), True, key=lambda size: 0 < num_real(size) < size)
         raise BatchError(
             f"a batch of {global_batch_size} cannot hold both sources at real_batch_share {real_batch_share}; "
             f"take a batch of at least {enough}."

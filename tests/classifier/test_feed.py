@@ -43,16 +43,27 @@ def test_shares_that_binary_fractions_miss_are_exact(size, share, num_real):
     assert compose(size, share) == Composition(num_real, size - num_real)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.3, 0.8, 0.9, 0.95, 0.999])
-def test_a_batch_too_small_for_both_sources_names_one_that_is_large_enough(share):
-    with pytest.raises(BatchError) as error:
-        compose(1, share)
-    head, _, tail = str(error.value).partition("; take a batch of at least ")
-    assert head == f"a batch of 1 cannot hold both sources at real_batch_share {share}"
-    for size in range(int(tail.removesuffix(".")), 2000, 7):
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 0.9, 0.95, 0.999])
+def test_a_batch_too_small_for_both_sources_names_the_smallest_that_is_large_enough(share):
+    def advised(size: int) -> int:
+        with pytest.raises(BatchError) as error:
+            compose(size, share)
+        head, _, tail = str(error.value).partition("; take a batch of at least ")
+        assert head == f"a batch of {size} cannot hold both sources at real_batch_share {share}"
+        return int(tail.removesuffix("."))
+
+    smallest = advised(1)
+    assert {advised(size) for size in range(1, smallest)} == {smallest}
+    for size in range(smallest, 2000, 7):
         both = compose(size, share)
         assert both.num_real > 0
         assert both.num_synthetic > 0
+
+
+@pytest.mark.parametrize("share", [1e-12, 1e-300, 1 - 1e-12])
+def test_a_share_of_almost_nothing_is_an_error_and_not_an_endless_search(share):
+    with pytest.raises(BatchError, match=r"take a batch of at least \d{12,}\.$"):
+        compose(128, share)
 
 
 @pytest.mark.parametrize("case", CASES)
