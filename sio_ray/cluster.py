@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 
 from sio_ray.config import ClusterConfig
 from sio_ray.errors import ResourceError
+
+#: How long a cluster may take to answer at its address.
+_PROBE_TIMEOUT_S = 10
 
 
 def limit_threads(cpus: int) -> None:
@@ -40,12 +44,25 @@ def connect(config: ClusterConfig) -> None:
         else {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": config.dashboard}
     )
     try:
+        _probe(config.address)
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ResourceError(
             f"cannot reach a Ray cluster at cluster.address={config.address!r} ({str(error).splitlines()[0]}); "
             "check the address, or leave it out to start a local one."
         ) from error
+
+
+def _probe(address: str | None) -> None:
+    """Knock at an address first: Ray itself goes on knocking for ten minutes where nobody answers.
+
+    Raises:
+        OSError: nobody answers.
+        ValueError: the port is no number.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=_PROBE_TIMEOUT_S).close()
 
 
 def check_resources(field: str, *, num_cpus: float, num_gpus: float) -> None:

@@ -91,6 +91,8 @@ def _work(config: Config, folder: Path, space: dict[str, Any]) -> dict[str, Any]
     ]
     # Tune's own result files in every format are not needed: trials write their results themselves.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Its newer output prints to standard output even where it is told to say nothing.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     connect(config.cluster)
     check_resources("tune", num_cpus=section.cpus_per_trial, num_gpus=section.gpus_per_trial)
     data = _Data(

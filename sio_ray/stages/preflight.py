@@ -27,6 +27,9 @@ def check(config: Config, stages: Sequence[str]) -> None:
         ResourceError: the output folder cannot be written.
     """
     _check_writable(config.run_dir)
+    if "fit-generator" in stages:
+        fit = config.fit_generator
+        _check_batch_feeds_workers("fit_generator", fit.global_batch_size, fit.num_workers)
     if "generate" in stages and config.generate.generator is not None and not config.generate.generator.is_dir():
         raise ConfigError("generate.generator", "a diffusers folder", str(config.generate.generator), "check the path")
     if {"train", "tune", "run"} & set(stages):
@@ -44,15 +47,19 @@ def check(config: Config, stages: Sequence[str]) -> None:
         )
 
 
-def _check_train(config: Config) -> None:
-    section = config.train
-    if section.global_batch_size < section.num_workers:
+def _check_batch_feeds_workers(section: str, global_batch_size: int, num_workers: int) -> None:
+    if global_batch_size < num_workers:
         raise ConfigError(
-            "train.global_batch_size",
-            f"at least train.num_workers ({section.num_workers})",
-            section.global_batch_size,
+            f"{section}.global_batch_size",
+            f"at least {section}.num_workers ({num_workers})",
+            global_batch_size,
             "take a larger batch or fewer workers",
         )
+
+
+def _check_train(config: Config) -> None:
+    section = config.train
+    _check_batch_feeds_workers("train", section.global_batch_size, section.num_workers)
     if "sio" not in section.arms:
         return
     compose(section.global_batch_size, section.batch_share)

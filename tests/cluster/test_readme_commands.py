@@ -64,7 +64,11 @@ def test_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch, tiny):
     assert [arguments[1] for arguments in commands] == ["config", "config", "run"]
     for arguments in commands:
         small = [value for value in tiny if not value.startswith("tune.")]
-        extra = small if arguments[1] == "config" else ["output_dir=runs", "evaluate.detectors=[msp,energy]"]
+        extra = (
+            small
+            if arguments[1] == "config"
+            else ["output_dir=runs", "evaluate.detectors=[msp,energy]", "train.concurrent_runs=2"]
+        )
         where = arguments.index(">") if ">" in arguments else len(arguments)
         run([*arguments[1:where], *extra, *arguments[where:]], capsys)
     assert (tmp_path / "runs" / "mine" / "report.html").stat().st_size > 10_000

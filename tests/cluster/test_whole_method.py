@@ -83,7 +83,7 @@ def test_a_second_run_does_nothing_and_prints_its_results_as_json(finished, caps
 
 def test_another_weight_trains_sio_alone(finished):
     overrides, _, first = finished
-    config = load_config("digits", [*overrides, "train.real_weight=0.5"])
+    config = load_config("digits", [*overrides, "train.real_weight=0.9"])
     outcome = run_stages(config, ["train"])["train"]
     before, after = first["train"]["result"], outcome["result"]
     assert after["baseline, seed 0"] == before["baseline, seed 0"]
