@@ -8,22 +8,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 #: Everything for people goes to standard error; standard output is for `--json`.
 console = Console(stderr=True, highlight=False)
 
 
 def progress_bars() -> Progress:
-    """Bars with count, elapsed time and ETA; they draw nothing where standard error is no terminal."""
+    """Bars with count and ETA that fit 80 columns; they draw nothing where standard error is no terminal."""
     return Progress(
         TextColumn("  {task.description}"),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
         TextColumn("eta"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
         console=console,
         disable=not console.is_terminal,
@@ -51,6 +50,14 @@ class ProgressBoard:
         return self._rows
 
 
+def _note(point: dict[str, float]) -> str:
+    """The newest point of a curve in few words, so that a bar fits 80 columns."""
+    words = [f"loss {point['loss']:.2g}"] if "loss" in point else []
+    shares = {"val_accuracy": "val", "near_auroc": "near"}
+    words += [f"{word} {100 * point[name]:.1f}%" for name, word in shares.items() if name in point]
+    return " ".join(words) or "running"
+
+
 @contextmanager
 def watch_runs(totals: dict[str, int], unit: str = "steps") -> Iterator[Any]:
     """Show one bar per run, fed by workers through the board that is yielded.
@@ -64,7 +71,7 @@ def watch_runs(totals: dict[str, int], unit: str = "steps") -> Iterator[Any]:
     board = ray.remote(num_cpus=0)(ProgressBoard).remote()
     stop = threading.Event()
     with progress_bars() as bars:
-        tasks = {run: bars.add_task(run, total=total, unit=unit, note="starting") for run, total in totals.items()}
+        tasks = {run: bars.add_task(run, total=total, unit=unit, note="waiting") for run, total in totals.items()}
 
         def poll() -> None:
             while not stop.wait(0.5):
@@ -73,8 +80,7 @@ def watch_runs(totals: dict[str, int], unit: str = "steps") -> Iterator[Any]:
                 except ray.exceptions.RayError:
                     continue  # the bars are a courtesy; the work itself reports its own failures
                 for run, (step, point) in rows.items():
-                    note = " ".join(f"{name} {value:.3g}" for name, value in point.items() if name != "step")
-                    bars.update(tasks[run], completed=step, note=note)
+                    bars.update(tasks[run], completed=step, note=_note(point))
 
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()

@@ -12,7 +12,6 @@ import pandas as pd
 from sio_ray.config import Config
 from sio_ray.imageset import ImageSet
 from sio_ray.imageset.storage import Folder
-from sio_ray.provenance import git_commit
 from sio_ray.report.data import ClassGrid, Curve, ReportData, StageTime
 from sio_ray.stages.evaluate import METRICS_NAME, SCORES_NAME
 from sio_ray.stages.layout import (
@@ -82,9 +81,9 @@ def gather(config: Config) -> ReportData:
             "versions": record.versions,
             "machine": record.machine,
             "date": record.finished,
-            "git_commit": record.git_commit or git_commit(),
+            "git_commit": record.git_commit,
         },
-        commands=_commands(config),
+        commands=_commands(config, record.git_commit),
     )
 
 
@@ -132,8 +131,13 @@ def _stage_times(config: Config, runs: list[StageRecord]) -> list[StageTime]:
     return times
 
 
-def _commands(config: Config) -> list[str]:
+def _commands(config: Config, git_commit: str | None) -> list[str]:
+    """From a clone of the code to this report; the config is on the page too."""
+    checkout = [f"git checkout {git_commit.rstrip('+')}"] if git_commit else []
+    changed = ["# the code had changes that were not committed"] if git_commit and git_commit.endswith("+") else []
     return [
-        "pip install sio_ray  # or, from a clone: make install",
-        f"sio-ray run {shlex.quote(config.name)}.yaml  # the config below, saved under this name",
+        *checkout,
+        *changed,
+        "make install",
+        f".venv/bin/sio-ray run {shlex.quote(config.name)}.yaml  # the full config below, saved under this name",
     ]
