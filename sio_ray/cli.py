@@ -122,7 +122,7 @@ def train(config: ConfigArgument, overrides: Overrides = None, json: Json = Fals
 
 @app.command(epilog="Example:  sio-ray evaluate digits evaluate.detectors=[energy,knn]")
 def evaluate(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
-    """Score every checkpoint with every OOD detector: msp, max_logit, energy, knn, odin, vim."""
+    """Score every checkpoint with every OOD detector, by the OpenOOD protocol."""
     loaded = _run(config, overrides, json, ["evaluate"])
     _print_table(loaded)
 

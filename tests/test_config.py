@@ -115,7 +115,7 @@ def test_the_run_folder_does_not_move_with_the_working_directory(
 
 
 UNKNOWN = "must be a field of the config"
-SEE = "see the docstrings of sio_ray/config.py for the valid ones"
+SEE = "see `sio-ray config digits` for the valid ones"
 
 
 @pytest.mark.parametrize(

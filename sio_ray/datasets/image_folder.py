@@ -16,6 +16,7 @@ from sio_ray.datasets.source import SourceCollection, SourceSet
 from sio_ray.datasets.split import split_by_class
 from sio_ray.errors import ConfigError, ImageSetError
 from sio_ray.imageset.pictures import UInt8Array
+from sio_ray.progress import progress_bars
 from sio_ray.seeding import numpy_generator
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -179,8 +180,11 @@ def _read(per_class: list[list[Path]], config: PrepareConfig) -> SourceSet:
     images: npt.NDArray[np.uint8] = np.empty(
         (len(paths), config.channels, config.image_size_px, config.image_size_px), dtype=np.uint8
     )
-    for row, path in enumerate(paths):
-        images[row] = _read_picture(path, config.image_size_px, config.channels)
+    with progress_bars() as bars:
+        bar = bars.add_task("reading", total=len(paths), unit="pictures", note="")
+        for row, path in enumerate(paths):
+            images[row] = _read_picture(path, config.image_size_px, config.channels)
+            bars.advance(bar)
     return SourceSet(images, labels, [path.relative_to(config.root).as_posix() for path in paths])
 
 

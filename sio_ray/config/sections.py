@@ -1,16 +1,11 @@
-"""Typed, validated config of every stage: YAML in, errors that name the field, the rule and the remedy."""
+"""The sections of the config, one per stage: fields, defaults, bounds, and what each means."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-import yaml
-from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticKnownError
 
@@ -28,6 +23,11 @@ def _resource(default: Any, **rules: Any) -> Any:
 def _share(default: Any, **extra: Any) -> Any:
     """A share in [0, 1]."""
     return Field(default, ge=0, le=1, json_schema_extra={"remedy": "give a share, not a percentage", **extra})
+
+
+def extra_of(field: FieldInfo) -> dict[str, Any]:
+    """What a field says of itself beyond its bounds: `resource`, `remedy`."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 class Section(BaseModel):
@@ -50,7 +50,7 @@ class Section(BaseModel):
         """The fields that decide what comes out, as JSON values; what a fingerprint is made of."""
         return self.model_dump(
             mode="json",
-            exclude={name for name, field in type(self).model_fields.items() if _extra(field).get("resource")},
+            exclude={name for name, field in type(self).model_fields.items() if extra_of(field).get("resource")},
         )
 
 
@@ -243,7 +243,7 @@ class EvaluateConfig(Section):
     """Which OOD scores are computed.
 
     Attributes:
-        detectors: names of detectors; `sio-ray evaluate --help` lists them.
+        detectors: names of detectors, keys of `sio_ray.ood.detectors.DETECTORS`.
         batch_size: images per forward pass.
         cpus_per_task: CPU cores, and threads, of each task.
         gpus_per_task: GPUs (or a fraction of one) of each task; 0 runs on CPUs.
@@ -334,184 +334,3 @@ class Config(Section):
     def run_dir(self) -> Path:
         """Absolute folder of this experiment; workers have another working directory."""
         return (self.output_dir / self.name).absolute()
-
-
-def preset_names() -> list[str]:
-    """Names of the presets that ship with the package."""
-    files = resources.files("sio_ray.presets").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
-
-
-def load_config(preset_or_yaml: str, overrides: Sequence[str] = ()) -> Config:
-    """Load a preset or a YAML file and apply dotted overrides.
-
-    Args:
-        preset_or_yaml: name of a preset (`digits`) or path of a YAML file.
-        overrides: `section.field=value`, the value in YAML syntax, such as `train.seeds=[0,1]`.
-
-    Raises:
-        ConfigError: no such preset or file, no text, broken YAML, an unknown or ill-typed key.
-    """
-    values = _read_yaml(preset_or_yaml)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(
-                "override", "of the form section.field=value", override, "write e.g. train.real_weight=0.9"
-            )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(key, "valid YAML", text, "quote the value") from error
-        _set_dotted(values, key, value)
-    return build_config(values)
-
-
-def build_config(values: dict[str, Any]) -> Config:
-    """Validate plain values.
-
-    Raises:
-        ConfigError: for the first field that breaks a rule.
-    """
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise _translate(error) from None
-
-
-def with_overrides(config: Config, changes: dict[str, Any]) -> Config:
-    """A copy of a config with some dotted fields changed, validated again.
-
-    Raises:
-        ConfigError: an unknown field or a value that breaks a rule.
-    """
-    values = config.model_dump(mode="json")
-    for key, value in changes.items():
-        _set_dotted(values, key, value)
-    return build_config(values)
-
-
-def to_yaml(config: Config) -> str:
-    """The whole config as YAML that `load_config` takes."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def dotted_keys() -> list[str]:
-    """Every valid key, such as `train.real_weight`."""
-    return list(_walk_keys(Config))
-
-
-def _walk_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _walk_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _read_yaml(preset_or_yaml: str) -> dict[str, Any]:
-    path = Path(preset_or_yaml)
-    if preset_or_yaml in preset_names():
-        text = (resources.files("sio_ray.presets") / f"{preset_or_yaml}.yaml").read_text(encoding="utf-8")
-    elif path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError("config", "UTF-8 text", preset_or_yaml, "check that it is a YAML file") from error
-    else:
-        presets = ", ".join(preset_names())
-        raise ConfigError(
-            "config", f"a preset ({presets}) or a YAML file", preset_or_yaml, "check the name or the path"
-        )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" near line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError("config", f"valid YAML{line}", preset_or_yaml, "mend its syntax") from error
-    if not isinstance(values, dict):
-        raise ConfigError("config", "a mapping of sections", type(values).__name__, "see a preset for the form")
-    return values
-
-
-def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
-    # Keys are checked here, before pydantic, so that a typing error in a section is told apart from one in a field.
-    if key not in dotted_keys():
-        raise ConfigError(key, "a field of the config", value, _did_you_mean(key, dotted_keys()))
-    *sections, field = key.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(section, "a mapping of fields", values, "give it fields, or leave it out")
-    values[field] = value
-
-
-def _did_you_mean(name: str, valid: Sequence[str] | dict[str, Any]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"did you mean {close[0]}" if close else "see the docstrings of sio_ray/config.py for the valid ones"
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-
-
-def _field_at(path: tuple[int | str, ...]) -> FieldInfo | None:
-    model: type[BaseModel] = Config
-    field: FieldInfo | None = None
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            break
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
-    return field
-
-
-#: What pydantic calls an error, and the rule to say instead; `{...}` are filled from the error's context.
-_RULES = {
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "string_pattern_mismatch": "letters, digits, '_', '.' and '-', beginning with a letter or a digit",
-    "path_type": "a path",
-    "tuple_type": "a list",
-    "too_short": "a list of at least {min_length}",
-    "literal_error": "{expected}",
-    "greater_than": "greater than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
-    "model_type": "a mapping of fields",
-    "model_attributes_type": "a mapping of fields",
-    "missing": "given",
-}
-
-
-def _translate(error: ValidationError) -> ConfigError:
-    """Say the first of pydantic's errors in the project's words."""
-    first = error.errors()[0]
-    path = first["loc"]
-    key = ".".join(str(part) for part in path)
-    value = first["input"]
-    if first["type"] in ("extra_forbidden", "invalid_key"):  # a key such as 1, or `on`, which YAML reads as true
-        names = dotted_keys() if len(path) > 1 else [*Config.model_fields]
-        return ConfigError(key, "a field of the config", value, _did_you_mean(key, names))
-    field = _field_at(path)
-    rule = _RULES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
-    if first["type"] == "missing":
-        return ConfigError(key, "given", None, f"add {key} to the config")
-    remedy = "correct the value"
-    if field is not None:
-        remedy = str(_extra(field).get("remedy", remedy))
-        lower = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
-        upper = next((bound.le for bound in field.metadata if isinstance(bound, Le)), None)
-        if first["type"] in ("greater_than_equal", "less_than_equal") and None not in (lower, upper):
-            rule = f"in [{lower}, {upper}]"
-    return ConfigError(key, rule, value, remedy)

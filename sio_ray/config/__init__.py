@@ -1,0 +1,43 @@
+"""Typed, validated config of every stage: YAML in, errors that name the field, the rule and the remedy."""
+
+from sio_ray.config.loading import (
+    build_config,
+    dotted_keys,
+    load_config,
+    preset_names,
+    to_yaml,
+    with_overrides,
+)
+from sio_ray.config.sections import (
+    STAGES,
+    ClusterConfig,
+    Config,
+    EvaluateConfig,
+    FitGeneratorConfig,
+    GenerateConfig,
+    PrepareConfig,
+    ReportConfig,
+    Section,
+    TrainConfig,
+    TuneConfig,
+)
+
+__all__ = [
+    "STAGES",
+    "ClusterConfig",
+    "Config",
+    "EvaluateConfig",
+    "FitGeneratorConfig",
+    "GenerateConfig",
+    "PrepareConfig",
+    "ReportConfig",
+    "Section",
+    "TrainConfig",
+    "TuneConfig",
+    "build_config",
+    "dotted_keys",
+    "load_config",
+    "preset_names",
+    "to_yaml",
+    "with_overrides",
+]
