@@ -12,15 +12,12 @@ import typer
 from rich.markup import escape
 
 from sio_ray import __version__
-from sio_ray.config import STAGES, Config, load_config, preset_names, to_yaml
+from sio_ray.config import Config, load_config, preset_names, to_yaml
 from sio_ray.errors import SioRayError
 from sio_ray.progress import console
 
 #: Exit codes beside 0: the user's mistake or a failed job, and Ctrl-C.
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
-
-#: The stages that `run` goes through; tune is a search around them.
-RUN_STAGES = tuple(stage for stage in STAGES if stage != "tune")
 
 app = typer.Typer(
     name="sio-ray",
@@ -80,8 +77,11 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
-def _run(config: str, overrides: list[str] | None, as_json: bool, stages: Sequence[str]) -> Config:
+def _run(config: str, overrides: list[str] | None, as_json: bool, stages: Sequence[str] | None = None) -> Config:
+    from sio_ray.stages.layout import run_order
+
     loaded = load_config(config, overrides or ())
+    stages = stages or run_order(loaded)
     try:
         outcomes = run_stages(loaded, stages)
     except KeyboardInterrupt:
@@ -143,7 +143,7 @@ def report(config: ConfigArgument, overrides: Overrides = None, json: Json = Fal
 @app.command(epilog="Example:  sio-ray run digits output_dir=/tmp/runs")
 def run(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
     """Run all stages in order, from prepare to report; what is done already is kept."""
-    loaded = _run(config, overrides, json, RUN_STAGES)
+    loaded = _run(config, overrides, json)
     _print_table(loaded)
     _print_report_path(loaded)
 

@@ -38,17 +38,19 @@ def connect(config: ClusterConfig) -> None:
 
     if ray.is_initialized():
         return
+    # Set by `ray job submit`, among others; Ray would follow it too, but not together with the options of a local one.
+    address = config.address or os.environ.get("RAY_ADDRESS")
     options = (
-        {"address": config.address}
-        if config.address
+        {"address": address}
+        if address
         else {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": config.dashboard}
     )
     try:
-        _probe(config.address)
+        _probe(address)
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise ResourceError(
-            f"cannot reach a Ray cluster at cluster.address={config.address!r} ({str(error).splitlines()[0]}); "
+            f"cannot reach a Ray cluster at cluster.address={address!r} ({str(error).splitlines()[0]}); "
             "check the address, or leave it out to start a local one."
         ) from error
 

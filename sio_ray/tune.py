@@ -53,7 +53,14 @@ def tune(config: Config) -> Outcome:
     """
     space = read_space(config.tune.space)
     place = _place(config, space)
-    outcome = run_once("tune", place.folder, place.identity, config, lambda folder: _work(config, folder, space))
+    outcome = run_once(
+        "tune",
+        place.folder,
+        place.identity,
+        config,
+        lambda folder: _work(config, folder, space),
+        outputs=[BEST_NAME, TRIALS_NAME],
+    )
     _print_trials(outcome)
     return outcome
 

@@ -12,8 +12,9 @@ import warnings
 
 import pytest
 
-from sio_ray.cli import RUN_STAGES, run_stages
+from sio_ray.cli import run_stages
 from sio_ray.config import ClusterConfig, load_config
+from sio_ray.stages.layout import run_order
 
 #: Makes the digits preset small; the same code runs.
 TINY = (
@@ -62,4 +63,4 @@ def finished(ray_cluster, tmp_path_factory, tiny):
     """Overrides, config and outcomes of a run of all stages."""
     overrides = (*tiny, f"output_dir={tmp_path_factory.mktemp('runs')}", "train.concurrent_runs=2")
     config = load_config("digits", overrides)
-    return overrides, config, run_stages(config, RUN_STAGES)
+    return overrides, config, run_stages(config, run_order(config))

@@ -40,7 +40,14 @@ def evaluate(config: Config) -> Outcome:
     """
     build_detectors(config.evaluate.detectors)
     place = evaluate_place(config)
-    return run_once("evaluate", place.folder, place.identity, config, lambda folder: _work(config, folder))
+    return run_once(
+        "evaluate",
+        place.folder,
+        place.identity,
+        config,
+        lambda folder: _work(config, folder),
+        outputs=[METRICS_NAME, SCORES_NAME],
+    )
 
 
 def _work(config: Config, folder: Path) -> dict[str, Any]:

@@ -37,7 +37,14 @@ def fit_generator(config: Config) -> Outcome:
         TrainingError: training failed; what was reported so far is kept for the next run.
     """
     place = fit_generator_place(config)
-    return run_once("fit-generator", place.folder, place.identity, config, lambda folder: _work(config, folder))
+    return run_once(
+        "fit-generator",
+        place.folder,
+        place.identity,
+        config,
+        lambda folder: _work(config, folder),
+        outputs=["model/model_index.json"],
+    )
 
 
 def _work(config: Config, folder: Path) -> dict[str, Any]:

@@ -34,7 +34,14 @@ def generate(config: Config) -> Outcome:
         ResourceError: the cluster fits no actor.
     """
     place = generate_place(config)
-    return run_once("generate", place.folder, place.identity, config, lambda folder: _work(config, folder))
+    return run_once(
+        "generate",
+        place.folder,
+        place.identity,
+        config,
+        lambda folder: _work(config, folder),
+        outputs=[f"images/{MANIFEST_NAME}"],
+    )
 
 
 def _work(config: Config, folder: Path) -> dict[str, Any]:

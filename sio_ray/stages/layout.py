@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sio_ray.config import Config
+from sio_ray.config import STAGES, Config
 from sio_ray.provenance import fingerprint
 
 Arm = Literal["baseline", "sio"]
@@ -117,6 +117,16 @@ def evaluate_place(config: Config) -> Place:
 def report_place(config: Config) -> Place:
     """Of the HTML page."""
     return place_for(config, "report", {"evaluate": evaluate_place(config).fingerprint, **config.report.identity()})
+
+
+def run_order(config: Config) -> tuple[str, ...]:
+    """The stages that `run` goes through: tune is a search around them, and what is given need not be made."""
+    skipped = {"tune"}
+    if "sio" not in config.train.arms or config.train.synthetic_set is not None:
+        skipped |= {"fit-generator", "generate"}
+    elif config.generate.generator is not None:
+        skipped |= {"fit-generator"}
+    return tuple(stage for stage in STAGES if stage not in skipped)
 
 
 def synthetic_set_uri(config: Config) -> str:

@@ -23,6 +23,7 @@ def prepare(config: Config) -> Outcome:
         ResourceError: the output folder cannot be written.
     """
     place = prepare_place(config)
+    manifests: list[str] = []  # filled by the work, as the sets are known only then
 
     def work(folder: Path) -> dict[str, Any]:
         source = load_source(config.prepare)
@@ -40,9 +41,10 @@ def prepare(config: Config) -> Outcome:
             if not (folder / name / MANIFEST_NAME).exists():
                 write_image_set(folder / name, info, image_set.images, image_set.labels, paths=image_set.paths)
             counts[name] = len(image_set.labels)
+            manifests.append(f"{name}/{MANIFEST_NAME}")
         return {"num_images": counts, "class_names": list(source.class_names)}
 
-    return run_once("prepare", place.folder, place.identity, config, work)
+    return run_once("prepare", place.folder, place.identity, config, work, outputs=manifests)
 
 
 class PreparedSets:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class StageRecord(BaseModel):
         git_commit: of the code, if it ran from a checkout.
         finished: date and time, UTC.
         wall_s: seconds that the work took, over all runs of it that were interrupted.
+        outputs: files that must be there for the record to count, relative to the folder.
         result: the stage's own numbers.
     """
 
@@ -48,6 +49,7 @@ class StageRecord(BaseModel):
     git_commit: str | None
     finished: str
     wall_s: float
+    outputs: tuple[str, ...] = ()
     result: dict[str, Any]
 
 
@@ -72,13 +74,13 @@ class Outcome(BaseModel):
 
 
 def read_record(folder: Path) -> StageRecord | None:
-    """The record in a folder; None if the stage has not finished there.
+    """The record in a folder; None if the stage has not finished there, or something that it wrote is gone.
 
     Raises:
         StageError: the record is corrupt.
     """
     try:
-        return StageRecord.model_validate(json.loads((folder / RECORD_NAME).read_text()))
+        record = StageRecord.model_validate(json.loads((folder / RECORD_NAME).read_text()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, ValidationError) as error:
@@ -86,6 +88,7 @@ def read_record(folder: Path) -> StageRecord | None:
             f"{folder / RECORD_NAME} cannot be read ({str(error).splitlines()[0]}); "
             f"delete {folder} to run that stage again."
         ) from error
+    return record if all((folder / name).exists() for name in record.outputs) else None
 
 
 def require(folder: Path, stage: str, needed_by: str) -> StageRecord:
@@ -119,6 +122,7 @@ def run_once(
     config: Config,
     work: Callable[[Path], dict[str, Any]],
     *,
+    outputs: Iterable[str] = (),
     label: str | None = None,
 ) -> Outcome:
     """Do a stage's work unless its record is there already.
@@ -129,6 +133,7 @@ def run_once(
         identity: all values that decide its output.
         config: the whole config.
         work: makes the output in the folder and returns the stage's own numbers.
+        outputs: files that the work leaves, relative to the folder; if one is deleted later, the work is done again.
         label: what to call it on the console, if not by the stage's name.
     """
     outcome = reuse(stage, folder, label)
@@ -152,6 +157,7 @@ def run_once(
         git_commit=git_commit(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=round(clock.total_s(), 3),
+        outputs=tuple(outputs),
         result=result,
     )
     storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())

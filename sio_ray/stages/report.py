@@ -20,6 +20,7 @@ from sio_ray.stages.layout import (
     generate_place,
     prepare_place,
     report_place,
+    run_order,
     synthetic_set_uri,
     train_runs,
 )
@@ -36,7 +37,9 @@ def report(config: Config) -> Outcome:
         StageError: `evaluate` has not run for this config.
     """
     place = report_place(config)
-    outcome = run_once("report", place.folder, place.identity, config, lambda folder: _work(config, folder))
+    outcome = run_once(
+        "report", place.folder, place.identity, config, lambda folder: _work(config, folder), outputs=[REPORT_NAME]
+    )
     # The newest report is also found at a path that does not change.
     newest = config.run_dir / REPORT_NAME
     page = (outcome.output / REPORT_NAME).read_bytes()
@@ -64,7 +67,8 @@ def gather(config: Config) -> ReportData:
     record = require(evaluated, "evaluate", "report")
     metrics = json.loads((evaluated / METRICS_NAME).read_text())
     runs = {run.name: (run, require(run.place.folder, "train", "report")) for run in train_runs(config)}
-    generator = read_record(fit_generator_place(config).folder)
+    fitted = "fit-generator" in run_order(config)
+    generator = read_record(fit_generator_place(config).folder) if fitted else None
     return ReportData(
         title=config.report.title or f"SIO on {config.name}",
         config=config,
@@ -118,7 +122,8 @@ def _ood_grids(config: Config, prepared: PreparedSets) -> list[ClassGrid]:
 
 def _stage_times(config: Config, runs: list[StageRecord]) -> list[StageTime]:
     times = []
-    for place in (prepare_place, fit_generator_place, generate_place):
+    places = {"prepare": prepare_place, "fit-generator": fit_generator_place, "generate": generate_place}
+    for place in [place for stage, place in places.items() if stage in run_order(config)]:
         record = read_record(place(config).folder)
         if record is not None:
             times.append(StageTime(record.stage, record.wall_s, place(config).folder.name))

@@ -20,6 +20,9 @@ from sio_ray.stages.record import Outcome, remove_folder, require, reuse, run_on
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
 from sio_ray.training.side_by_side import side_by_side
 
+#: What a finished run leaves.
+CHECKPOINT_FILES = ("checkpoint/model.safetensors", "checkpoint/architecture.json")
+
 
 def train(config: Config) -> Outcome:
     """Train every arm and seed that has not been trained; each leaves `checkpoint` in a folder of its own.
@@ -83,7 +86,9 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
                 "board": board,
             }
             work = partial(_run, section=section, architecture=architecture, loop_config=loop_config)
-            return run_once("train", run.place.folder, run.place.identity, config, work, label=_label(run))
+            return run_once(
+                "train", run.place.folder, run.place.identity, config, work, outputs=CHECKPOINT_FILES, label=_label(run)
+            )
 
         outcomes = side_by_side([partial(job, run) for run in runs], limit=section.concurrent_runs)
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}

@@ -9,19 +9,20 @@ import pandas as pd
 import pytest
 
 from sio_ray.classifier.checkpoint import load_classifier
-from sio_ray.cli import RUN_STAGES, main, run_stages
+from sio_ray.cli import main, run_stages
 from sio_ray.config import load_config
 from sio_ray.errors import CheckpointError, ConfigError, ImageSetError, ResourceError, StageError
 from sio_ray.generate.sampler import load_pipeline
 from sio_ray.imageset import ImageSet, write_image_set
 from sio_ray.stages import stage_function
+from sio_ray.stages.layout import run_order
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def test_every_stage_leaves_what_the_next_one_reads(finished):
     _, config, outcomes = finished
-    assert list(outcomes) == list(RUN_STAGES)
+    assert list(outcomes) == ["prepare", "fit-generator", "generate", "train", "evaluate", "report"]
     assert not any(outcome["reused"] for outcome in outcomes.values())
     synthetic = ImageSet(f"{outcomes['generate']['output']}/images")
     real = ImageSet(f"{outcomes['prepare']['output']}/id/train")
@@ -88,6 +89,41 @@ def test_another_weight_trains_sio_alone(finished):
     before, after = first["train"]["result"], outcome["result"]
     assert after["baseline, seed 0"] == before["baseline, seed 0"]
     assert after["sio, seed 0"]["checkpoint"] != before["sio, seed 0"]["checkpoint"]
+
+
+@pytest.mark.parametrize("arm", ["baseline", "sio"])
+def test_one_arm_alone_is_evaluated_and_reported(finished, arm):
+    overrides, _, _ = finished
+    config = load_config("digits", [*overrides, f"train.arms=[{arm}]", "evaluate.detectors=[msp,energy]"])
+    outcomes = run_stages(config, run_order(config))
+    assert {row["arm"] for row in outcomes["evaluate"]["result"]["summary"]} == {arm}
+    assert outcomes["train"]["reused"]
+    assert "SIO on digits" in (config.run_dir / "report.html").read_text()
+
+
+def test_a_corrupt_shard_is_named_and_its_remedy_works(finished, capsys):
+    overrides, config, outcomes = finished
+    images = Path(outcomes["generate"]["output"], "images")
+    shard = next(images.glob("part-*"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    for arguments in (
+        ["train", "digits", *overrides, "train.arms=[sio]", "train.weight_decay=0"],
+        ["evaluate", "digits", *overrides, "evaluate.detectors=[msp]"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert re.fullmatch(
+            rf"error: \S*{shard.name} is corrupt .*; delete the shard and manifest.json, and run .*", error
+        )
+    shard.unlink()
+    (images / "manifest.json").unlink()
+    again = run_stages(config, ["generate"])["generate"]
+    assert not again["reused"]
+    assert shard.read_bytes() == whole
+    assert again["result"] == outcomes["generate"]["result"]
 
 
 def test_the_report_stands_alone(finished):

@@ -14,6 +14,7 @@ from sio_ray.stages.layout import (
     generate_place,
     prepare_place,
     report_place,
+    run_order,
     synthetic_set_uri,
     train_runs,
 )
@@ -222,3 +223,17 @@ def test_an_identity_is_made_of_json_values_without_resources() -> None:
     identity = config.generate.identity()
     assert identity["generator"] == "b"
     assert set(identity).isdisjoint({"num_actors", "gpus_per_actor", "max_failures_per_shard"})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "skipped"),
+    [
+        ([], set()),
+        (["generate.generator=/some/model"], {"fit-generator"}),
+        (["train.synthetic_set=/some/set"], {"fit-generator", "generate"}),
+        (["train.arms=[baseline]"], {"fit-generator", "generate"}),
+    ],
+)
+def test_a_run_does_not_make_what_is_given_or_unused(overrides: list[str], skipped: set[str]) -> None:
+    every = ("prepare", "fit-generator", "generate", "train", "evaluate", "report")
+    assert run_order(load_config("digits", overrides)) == tuple(stage for stage in every if stage not in skipped)

@@ -39,7 +39,7 @@ class Stage:
                 raise fail
             return {"num_images": 3}
 
-        return run_once("prepare", self.folder, IDENTITY, CONFIG, work, label=label)
+        return run_once("prepare", self.folder, IDENTITY, CONFIG, work, outputs=["part1"] if write else [], label=label)
 
 
 @pytest.fixture
@@ -53,6 +53,15 @@ def test_work_is_done_once_and_then_reused(stage: Stage) -> None:
     assert stage.run(9.0) == first.model_copy(update={"reused": True})
     assert stage.num_calls == 1
     assert sorted(path.name for path in stage.folder.iterdir()) == ["part1", "stage.json"]
+
+
+def test_work_whose_output_was_deleted_is_done_again(stage: Stage) -> None:
+    stage.run()
+    (stage.folder / "part1").rename(stage.folder / "elsewhere")
+    with pytest.raises(StageError, match=r"is missing or unfinished\); run `sio-ray prepare`"):
+        require(stage.folder, "prepare", "train")
+    assert not stage.run().reused
+    assert stage.num_calls == 2
 
 
 def test_the_record_says_what_was_done_with_what(stage: Stage) -> None:
