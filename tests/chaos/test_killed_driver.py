@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 def start(overrides):
     """Begin to generate in a process, and a Ray cluster, of its own."""
-    command = [sys.executable, "-m", "sio_ray.cli", "generate", "digits", *overrides]
+    command = [sys.executable, "-m", "sio_ray.cli", "generate", "digits", *overrides, "generate.num_actors=1"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
 
@@ -34,8 +34,9 @@ def wait_for_shards(folder: Path, count, process):
 
 def test_a_killed_and_an_interrupted_driver_cost_nothing(finished):
     overrides, _, _ = finished
+    # Enough work that the interruption cannot come too late: one actor, 20 shards, about 0.4 s each.
     overrides = [*overrides, "generate.base_seed=5", "generate.synthetic_ratio=1", "generate.num_inference_steps=30"]
-    config = load_config("digits", overrides)
+    config = load_config("digits", [*overrides, "generate.num_actors=2"])
     folder = generate_place(config).folder
     images = folder / "images"
 

@@ -67,7 +67,7 @@ def test_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch, tiny):
         extra = (
             small
             if arguments[1] == "config"
-            else ["output_dir=runs", "evaluate.detectors=[msp,energy]", "train.concurrent_runs=2"]
+            else ["output_dir=runs", "evaluate.detectors=[msp,energy]", "train.arms=[sio]"]
         )
         where = arguments.index(">") if ">" in arguments else len(arguments)
         run([*arguments[1:where], *extra, *arguments[where:]], capsys)

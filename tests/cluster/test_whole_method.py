@@ -107,17 +107,11 @@ def test_a_corrupt_shard_is_named_and_its_remedy_works(finished, capsys):
     shard = next(images.glob("part-*"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
-    for arguments in (
-        ["train", "digits", *overrides, "train.arms=[sio]", "train.weight_decay=0"],
-        ["evaluate", "digits", *overrides, "evaluate.detectors=[msp]"],
-    ):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 2
-        error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert re.fullmatch(
-            rf"error: \S*{shard.name} is corrupt .*; delete the shard and manifest.json, and run .*", error
-        )
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "digits", *overrides, "evaluate.detectors=[msp]"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(rf"error: \S*{shard.name} is corrupt .*; delete the shard and manifest.json, and run .*", error)
     shard.unlink()
     (images / "manifest.json").unlink()
     again = run_stages(config, ["generate"])["generate"]
