@@ -90,11 +90,13 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
             name = waiting.pop(ref)
             try:
                 value = ray.get(ref)
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, SioRayError):
-                    raise error.cause from error
+            except ray.exceptions.RayError as error:  # an exception in the task, or the death of its worker
+                cause = getattr(error, "cause", None) or error
+                if isinstance(cause, SioRayError):
+                    raise cause from error
                 raise EvaluationError(
-                    f"evaluating {name} failed ({error.cause!r}); run it again with --debug for the whole error."
+                    f"evaluating {name} failed ({type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}); what "
+                    "is done is kept: run the same command again, with --debug for the whole error."
                 ) from error
             if ref == quality_ref:
                 quality = value
