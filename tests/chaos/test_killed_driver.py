@@ -21,7 +21,15 @@ def start(overrides):
     """Begin to generate in a process, and a Ray cluster, of its own."""
     command = [sys.executable, "-m", "sio_ray.cli", "generate", "digits", *overrides, "generate.num_actors=1"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    return subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+        # A shell that runs the tests in the background has them, and their children, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for_shards(folder: Path, count, process):
