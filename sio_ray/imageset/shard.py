@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,17 +14,10 @@ from sio_ray.errors import ImageSetError
 from sio_ray.imageset.pictures import UInt8Array, decode_picture, encode_png
 from sio_ray.imageset.schema import ROWS_PER_GROUP, ImageSetInfo, arrow_schema
 
-_SHARD_NAME = re.compile(r"part-\d{5}-of-\d{5}\.parquet")
-
 
 def shard_name(shard_id: int, num_shards: int) -> str:
     """File name of shard `shard_id` of `num_shards`, counted from 0."""
     return f"part-{shard_id:05d}-of-{num_shards:05d}.parquet"
-
-
-def is_shard_name(name: str) -> bool:
-    """Whether a file is a shard by its name."""
-    return _SHARD_NAME.fullmatch(name) is not None
 
 
 def encode_shard(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ def save_pipeline(folder: Path, unet: Any, sigma_data: float) -> None:
     scheduler = SCHEDULERS["edm_dpmsolver_multistep"](sigma_data=sigma_data)
     partial = folder.with_name(f"{folder.name}.partial")
     for stale in (partial, folder):
-        shutil.rmtree(stale, ignore_errors=True)
+        remove_folder(stale)
     ClassConditionalEDMPipeline(unet.eval(), scheduler).save_pretrained(str(partial), safe_serialization=True)
     partial.rename(folder)
 

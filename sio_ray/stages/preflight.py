@@ -32,7 +32,7 @@ def check(config: Config, stages: Sequence[str]) -> None:
         _check_batch_feeds_workers("fit_generator", fit.global_batch_size, fit.num_workers)
     if "generate" in stages and config.generate.generator is not None and not config.generate.generator.is_dir():
         raise ConfigError("generate.generator", "a diffusers folder", str(config.generate.generator), "check the path")
-    if {"train", "tune", "run"} & set(stages):
+    if {"train", "tune"} & set(stages):
         _check_train(config)
     if "evaluate" in stages:
         build_detectors(config.evaluate.detectors)

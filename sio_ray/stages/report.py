@@ -92,8 +92,8 @@ def gather(config: Config) -> ReportData:
 
 
 def _class_grids(config: Config, prepared: PreparedSets, quality: dict[str, Any]) -> list[ClassGrid]:
-    real = prepared.open("id/train").read()
-    names = prepared.open("id/train").info.class_names
+    train_set = prepared.open("id/train")
+    real, names = train_set.read(), train_set.info.class_names
     synthetic = None
     if "sio" in config.train.arms:
         # Labels go round in turn, so a prefix holds enough of every class.

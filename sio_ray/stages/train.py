@@ -19,6 +19,7 @@ from sio_ray.stages.prepare import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, require, reuse, run_once
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
 from sio_ray.training.side_by_side import side_by_side
+from sio_ray.training.state import model_weights
 
 #: What a finished run leaves.
 CHECKPOINT_FILES = ("checkpoint/model.safetensors", "checkpoint/architecture.json")
@@ -105,8 +106,7 @@ def _run(folder: Path, section: TrainConfig, architecture: Architecture, loop_co
         cpus_per_worker=section.cpus_per_worker,
         gpus_per_worker=section.gpus_per_worker,
     )
-    weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-    save_classifier(folder / "checkpoint", architecture, weights)
+    save_classifier(folder / "checkpoint", architecture, model_weights(state))
     remove_folder(state_dir)
     return {"curve": points, "num_synthetic": loop_config["num_synthetic"]}
 

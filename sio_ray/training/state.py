@@ -30,9 +30,14 @@ def flatten_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
     return {name: value.detach().cpu().clone().contiguous() for name, value in flat.items()}
 
 
+def model_weights(flat: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the model in what `flatten_state` took."""
+    return {name.removeprefix("model."): value for name, value in flat.items() if name.startswith("model.")}
+
+
 def restore_state(flat: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put back what `flatten_state` took."""
-    model.load_state_dict({name.removeprefix("model."): v for name, v in flat.items() if name.startswith("model.")})
+    model.load_state_dict(model_weights(flat))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in flat.items():
         if name.startswith("optimizer."):
