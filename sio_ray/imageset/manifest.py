@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sio_ray.errors import ImageSetError
 from sio_ray.imageset.schema import ImageSetInfo
@@ -13,7 +14,7 @@ from sio_ray.imageset.storage import Folder
 
 MANIFEST_NAME = "manifest.json"
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 class ShardEntry(BaseModel):
@@ -24,6 +25,8 @@ class ShardEntry(BaseModel):
         num_images: rows.
         num_bytes: size of the file.
         sha256: of the file's bytes, in hex.
+        num_rejected: pictures that were drawn for this shard and not kept; their ids are in its metadata.
+        device: what drew it, such as `cpu` or the name of a GPU; empty for a real set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,11 +35,20 @@ class ShardEntry(BaseModel):
     num_images: int
     num_bytes: int
     sha256: str
+    num_rejected: int = 0
+    device: str = ""
 
     @classmethod
-    def of(cls, name: str, num_images: int, data: bytes) -> ShardEntry:
+    def of(cls, name: str, num_images: int, data: bytes, *, num_rejected: int = 0, device: str = "") -> ShardEntry:
         """Describe a shard from its bytes."""
-        return cls(name=name, num_images=num_images, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        return cls(
+            name=name,
+            num_images=num_images,
+            num_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            num_rejected=num_rejected,
+            device=device,
+        )
 
 
 class Manifest(BaseModel):
@@ -58,10 +70,22 @@ class Manifest(BaseModel):
     class_counts: tuple[int, ...] = ()
     shards: tuple[ShardEntry, ...]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        held = sum(shard.num_images for shard in self.shards)
+        if held != self.num_images:
+            raise ValueError(f"its shards hold {held} images, it says {self.num_images}")
+        return self
+
     @property
     def num_bytes(self) -> int:
         """Size of all shards."""
         return sum(shard.num_bytes for shard in self.shards)
+
+    @property
+    def num_rejected(self) -> int:
+        """Pictures that were drawn and not kept, over all shards."""
+        return sum(shard.num_rejected for shard in self.shards)
 
     @property
     def content_id(self) -> str:
@@ -84,15 +108,16 @@ class Manifest(BaseModel):
         except FileNotFoundError:
             if folder.list():
                 raise ImageSetError(
-                    f"image set {folder.uri} is unfinished (it has no {MANIFEST_NAME}); "
+                    f"image set {folder.safe_uri} is unfinished (it has no {MANIFEST_NAME}); "
                     "run the stage that writes it again, it continues where it stopped."
                 ) from None
             raise ImageSetError(
-                f"image set {folder.uri} does not exist or is empty; check the path, or run the stage that writes it."
+                f"image set {folder.safe_uri} does not exist or is empty; "
+                "check the path, or run the stage that writes it."
             ) from None
         except OSError as error:
             raise ImageSetError(
-                f"image set {folder.uri} cannot be read ({error}); give a folder that you may read."
+                f"image set {folder.safe_uri} cannot be read ({error}); give a folder that you may read."
             ) from error
         try:
             values = json.loads(data)
@@ -100,7 +125,7 @@ class Manifest(BaseModel):
             version = values.get("format_version") if isinstance(values, dict) else None
             if isinstance(version, int) and version > _FORMAT_VERSION:
                 raise ImageSetError(
-                    f"image set {folder.uri} is of format {version}, this sio_ray reads up to {_FORMAT_VERSION}; "
+                    f"image set {folder.safe_uri} is of format {version}, this sio_ray reads up to {_FORMAT_VERSION}; "
                     "install the version that wrote it."
                 )
             return cls.model_validate(values)

@@ -25,7 +25,7 @@ class ImageArrays:
     Attributes:
         images: (N, C, H, W) uint8.
         labels: (N,) int64; -1 where the set is OOD.
-        image_ids: (N,) int64, ascending.
+        image_ids: (N,) int64; of a synthetic set in the order of its places, which a curation rule may leave unsorted.
     """
 
     images: UInt8Array
@@ -54,10 +54,14 @@ class ImageSet:
         self.folder = Folder(str(uri))
         self.manifest = Manifest.read(self.folder)
         if self.manifest.num_images == 0:
-            raise ImageSetError(f"image set {self.folder.uri} holds no image; give a set with at least one.")
+            raise ImageSetError(f"image set {self} holds no image; give a set with at least one.")
 
     def __len__(self) -> int:
         return self.manifest.num_images
+
+    def __str__(self) -> str:
+        """Path or URI, without secrets; for messages."""
+        return self.folder.safe_uri
 
     @property
     def info(self) -> ImageSetInfo:
@@ -66,7 +70,7 @@ class ImageSet:
 
     @property
     def uri(self) -> str:
-        """Path or URI of the set."""
+        """Path or URI of the set, to open it elsewhere; it may hold a secret."""
         return self.folder.uri
 
     def read_shard(self, shard: ShardEntry) -> ImageArrays:
@@ -105,18 +109,19 @@ class ImageSet:
         Args:
             limit: only the images with the `limit` lowest ids, and only the shards that hold them.
         """
-        parts: list[ImageArrays] = []
-        remaining = len(self) if limit is None else min(limit, len(self))
-        for shard in self.manifest.shards:
-            if remaining <= 0:
-                break
-            parts.append(self.read_shard(shard).first(remaining))
-            remaining -= len(parts[-1])
-        if not parts:
-            none = np.empty(0, dtype=np.int64)
-            return ImageArrays(np.empty((0, *self.info.image_shape), dtype=np.uint8), none, none)
-        return ImageArrays(
-            images=np.concatenate([part.images for part in parts]),
-            labels=np.concatenate([part.labels for part in parts]),
-            image_ids=np.concatenate([part.image_ids for part in parts]),
+        count = len(self) if limit is None else min(limit, len(self))
+        # Filled in place: pieces that are put together at the end would take the memory twice.
+        whole = ImageArrays(
+            images=np.empty((count, *self.info.image_shape), dtype=np.uint8),
+            labels=np.empty(count, dtype=np.int64),
+            image_ids=np.empty(count, dtype=np.int64),
         )
+        start = 0
+        for shard in self.manifest.shards:
+            if start == count:
+                break
+            part = self.read_shard(shard).first(count - start)
+            rows = slice(start, start + len(part))
+            whole.images[rows], whole.labels[rows], whole.image_ids[rows] = part.images, part.labels, part.image_ids
+            start = rows.stop
+        return whole

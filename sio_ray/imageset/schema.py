@@ -14,6 +14,9 @@ ROWS_PER_GROUP = 256
 _INFO_KEY = b"sio_ray"
 _HUGGINGFACE_KEY = b"huggingface"
 
+#: Metadata of one shard: ids of pictures that were drawn for it and not kept, as a JSON list.
+REJECTED_KEY = b"sio_ray.rejected"
+
 _FIELDS = [
     pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
     pa.field("label", pa.int64()),
@@ -45,6 +48,12 @@ class ImageSetInfo(BaseModel):
     def num_classes(self) -> int:
         """C, the number of classes."""
         return len(self.class_names)
+
+    @property
+    def id_stride(self) -> int | None:
+        """In a synthetic set, how far apart the ids are that may fill one place; None for other sets."""
+        stride = self.provenance.get("id_stride")
+        return stride if isinstance(stride, int) else None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

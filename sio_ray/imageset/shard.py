@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from sio_ray.errors import ImageSetError
 from sio_ray.imageset.pictures import UInt8Array, decode_picture, encode_png
-from sio_ray.imageset.schema import ROWS_PER_GROUP, ImageSetInfo, arrow_schema
+from sio_ray.imageset.schema import REJECTED_KEY, ROWS_PER_GROUP, ImageSetInfo, arrow_schema
 
 
 def shard_name(shard_id: int, num_shards: int) -> str:
@@ -36,13 +37,37 @@ def encode_shard(
         image_ids: (N,) int64.
         paths: (N,) where each picture came from; names of the form `000000042.png` if not given.
     """
+    return pack_shard(info, [encode_png(image) for image in images], labels, image_ids, paths)
+
+
+def pack_shard(
+    info: ImageSetInfo,
+    pictures: Sequence[bytes],
+    labels: npt.NDArray[np.int64],
+    image_ids: npt.NDArray[np.int64],
+    paths: Sequence[str | None] | None = None,
+    *,
+    rejected_ids: Sequence[int] = (),
+) -> bytes:
+    """Put pictures that are encoded already into the bytes of a Parquet file.
+
+    Args:
+        info: constants of the set.
+        pictures: (N,) PNG each.
+        labels: (N,) int64.
+        image_ids: (N,) int64.
+        paths: (N,) where each picture came from; names of the form `000000042.png` if not given.
+        rejected_ids: ids of pictures that were drawn and not kept; they go into the file's metadata.
+    """
     if paths is None:
         paths = [f"{image_id:09d}.png" for image_id in image_ids]
-    pictures = [{"bytes": encode_png(image), "path": path} for image, path in zip(images, paths, strict=True)]
     schema = arrow_schema(info)
-    table = pa.table(
-        {"image": pa.array(pictures, schema.field("image").type), "label": labels, "image_id": image_ids}, schema=schema
+    if rejected_ids:
+        schema = schema.with_metadata({**schema.metadata, REJECTED_KEY: json.dumps([int(i) for i in rejected_ids])})
+    column = pa.StructArray.from_arrays(
+        [pa.array(pictures, pa.binary()), pa.array(paths, pa.string())], fields=list(schema.field("image").type)
     )
+    table = pa.Table.from_arrays([column, pa.array(labels, pa.int64()), pa.array(image_ids, pa.int64())], schema=schema)
     buffer = io.BytesIO()
     pq.write_table(
         table,
@@ -54,6 +79,16 @@ def encode_shard(
         write_page_index=True,
     )
     return buffer.getvalue()
+
+
+def rejected_ids(data: bytes) -> list[int]:
+    """The ids that were rejected when this shard was drawn, from its bytes.
+
+    Raises:
+        pyarrow.ArrowException: no Parquet.
+    """
+    metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
+    return [int(image_id) for image_id in json.loads(metadata.get(REJECTED_KEY, b"[]"))]
 
 
 def decode_shard(

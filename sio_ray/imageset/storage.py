@@ -2,77 +2,133 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 from pyarrow import fs
 
-from sio_ray.errors import ImageSetError, ResourceError
+from sio_ray.errors import ResourceError
+from sio_ray.imageset.clients import ARROW_SCHEMES, open_uri, persist, redact, scheme_of
 
 #: A local file that is being written ends so; readers never look at it.
 PARTIAL_SUFFIX = ".partial"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Folder:
-    """One folder of a file system that pyarrow knows (local, S3, GCS, HDFS).
+    """One folder on a local disk, in an object store, or in any other file system that pyarrow or fsspec knows.
+
+    Calls to anything but a local disk are made again while a failure may pass. A folder is a URI and no more, so it
+    travels to Ray's workers, which need the credentials in their own environment.
 
     Attributes:
-        uri: the path or URI as the user gave it; what messages name.
+        uri: the path or URI as the user gave it, which may hold a secret; for messages there is `safe_uri`. An S3 URI
+            may end with `?endpoint_override=HOST:PORT&scheme=http`; without, pyarrow takes the server from
+            AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (`http://HOST:PORT`), and else goes to Amazon.
     """
 
     uri: str
 
-    def _resolve(self, name: str = "") -> tuple[fs.FileSystem, str]:
-        try:
-            filesystem, root = fs.FileSystem.from_uri(self.uri if "://" in self.uri else str(Path(self.uri).absolute()))
-        except (ValueError, OSError) as error:
-            raise ImageSetError(
-                f"{self.uri} is no path or URI that pyarrow can open ({error}); check its scheme."
-            ) from error
-        return filesystem, f"{root}/{name}" if name else root
+    def __repr__(self) -> str:
+        return f"Folder({self.safe_uri!r})"
+
+    @property
+    def safe_uri(self) -> str:
+        """The path or URI with any password replaced by ***; what messages name."""
+        return redact(self.uri)
 
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return self.uri.rstrip("/").rsplit("/", 1)[-1]
+        return _split_query(self.safe_uri)[0].rstrip("/").rsplit("/", 1)[-1]
 
     def join(self, name: str) -> str:
-        """The path or URI of one file in this folder."""
-        return f"{self.uri.rstrip('/')}/{name}"
+        """The path or URI of one file in this folder, without secrets: for messages."""
+        return _append(self.safe_uri, name)
+
+    def subfolder(self, name: str) -> Folder:
+        """The folder of this name, or path, in this folder."""
+        return Folder(_append(self.uri, quote(name) if scheme_of(self.uri) in ARROW_SCHEMES else name))
 
     def exists(self, name: str = "") -> bool:
-        """Whether a file of this name (or, without a name, the folder itself) is there."""
+        """Whether a file of this name (or, without a name, the folder itself) is there.
+
+        Raises:
+            ResourceError: it cannot be found out.
+        """
         filesystem, path = self._resolve(name)
-        return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+        try:
+            info = persist(lambda: filesystem.get_file_info(path), filesystem)
+        except OSError as error:
+            remedy = _remedy(filesystem, "give a folder that you may read")
+            raise ResourceError(f"cannot look for {self.join(name)} ({error}); {remedy}.") from error
+        return bool(info.type != fs.FileType.NotFound)
+
+    def files(self, *, below: bool = False) -> dict[str, int]:
+        """Path inside this folder to size in bytes of every file, half-written ones too; empty for a missing folder.
+
+        Args:
+            below: look into its folders as well.
+
+        Raises:
+            ResourceError: the folder cannot be listed.
+        """
+        filesystem, root = self._resolve()
+        selector = fs.FileSelector(root, recursive=below, allow_not_found=True)
+        try:
+            infos = persist(lambda: filesystem.get_file_info(selector), filesystem)
+        except NotADirectoryError:
+            return {}  # an object store, where a name can be both, sees it so too
+        except OSError as error:
+            remedy = _remedy(filesystem, "give a folder that you may read")
+            raise ResourceError(f"cannot list {self.safe_uri} ({error}); {remedy}.") from error
+        # A file system may give its paths with or without the first slash, whatever it was asked with.
+        start = len(root.strip("/")) + 1 if root.strip("/") else 0
+        return {info.path.lstrip("/")[start:]: info.size for info in infos if info.type == fs.FileType.File}
 
     def list(self) -> dict[str, int]:
-        """Name to size in bytes of every whole file directly in this folder; empty where the folder is missing."""
-        filesystem, root = self._resolve()
-        infos = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
-        return {
-            info.base_name: info.size
-            for info in infos
-            if info.type == fs.FileType.File and not info.base_name.endswith(PARTIAL_SUFFIX)
-        }
+        """Name to size in bytes of every whole file directly in this folder; empty where the folder is missing.
+
+        Raises:
+            ResourceError: the folder cannot be listed.
+        """
+        return {name: size for name, size in self.files().items() if not name.endswith(PARTIAL_SUFFIX)}
+
+    def find(self, name: str) -> Sequence[Folder]:
+        """This folder and those below, at any depth, that hold a file of this name; in the order of their paths.
+
+        Raises:
+            ResourceError: the folder cannot be listed.
+        """
+        parents = sorted(path.parent for path in map(PurePosixPath, self.files(below=True)) if path.name == name)
+        return [self if parent == PurePosixPath() else self.subfolder(str(parent)) for parent in parents]
 
     def read_bytes(self, name: str) -> bytes:
         """Read one whole file.
 
         Raises:
             FileNotFoundError: no such file.
+            OSError: it cannot be read.
         """
         filesystem, path = self._resolve(name)
-        with filesystem.open_input_file(path) as stream:
-            return bytes(stream.read())
+
+        def read() -> bytes:
+            with filesystem.open_input_file(path) as stream:
+                return bytes(stream.read())
+
+        return persist(read, filesystem)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write one file so that no reader ever sees part of it.
 
         A local file is written beside its place and renamed. An object store shows an object only once its upload is
-        complete, and has no rename, so there the object is written in one go.
+        complete, and has no rename, so there the object is written in one go, and again if that fails. HDFS and file
+        servers such as SFTP show a file in the making; there only the manifest tells what is whole.
 
         Raises:
             ResourceError: the folder cannot be written, or the disk is full.
@@ -82,12 +138,84 @@ class Folder:
             if isinstance(filesystem, fs.LocalFileSystem):
                 _replace_local(Path(path), data)
             else:
-                with filesystem.open_output_stream(path) as stream:
-                    stream.write(data)
+                persist(lambda: _put(filesystem, path, data), filesystem)
         except OSError as error:
-            raise ResourceError(
-                f"cannot write {self.join(name)} ({error}); give a folder that you may write to, with space left."
-            ) from error
+            remedy = _remedy(filesystem, "give a folder that you may write to, with space left")
+            raise ResourceError(f"cannot write {self.join(name)} ({error}); {remedy}.") from error
+
+    def delete(self, name: str) -> None:
+        """Delete one file; one that is missing is fine.
+
+        Raises:
+            ResourceError: it is there and cannot be deleted.
+        """
+        filesystem, path = self._resolve(name)
+        _delete(filesystem, filesystem.delete_file, path, self.join(name))
+
+    def delete_folder(self) -> None:
+        """Delete the folder itself, with all that is in it; one that is missing is fine.
+
+        Raises:
+            ResourceError: it is there and cannot be deleted.
+        """
+        filesystem, root = self._resolve()
+        _delete(filesystem, filesystem.delete_dir, root, self.safe_uri)
+
+    def sweep(self) -> None:
+        """Delete what writers that were killed left behind; nobody may be writing now."""
+        filesystem, root = self._resolve()
+        if isinstance(filesystem, fs.LocalFileSystem):
+            for path in Path(root).glob(f"*{PARTIAL_SUFFIX}"):
+                path.unlink(missing_ok=True)
+
+    def _resolve(self, name: str = "") -> tuple[fs.FileSystem, str]:
+        if scheme_of(self.uri):
+            filesystem, root = open_uri(self.uri)
+        else:
+            filesystem, root = fs.LocalFileSystem(), Path(self.uri).absolute().as_posix()
+        return filesystem, f"{root.rstrip('/')}/{name}" if name else root.rstrip("/") or "/"
+
+
+def _split_query(uri: str) -> tuple[str, str]:
+    """Path and query; only pyarrow's URIs have one, elsewhere a question mark is part of a name."""
+    path, mark, query = uri.partition("?") if scheme_of(uri) in ARROW_SCHEMES else (uri, "", "")
+    return path, mark + query
+
+
+def _append(uri: str, name: str) -> str:
+    path, query = _split_query(uri)
+    return f"{path.rstrip('/')}/{name}{query}"
+
+
+def _remedy(filesystem: fs.FileSystem, local: str) -> str:
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return local
+    return "check its address, the network and your access to it, then run the same command again"
+
+
+def _delete(filesystem: fs.FileSystem, delete: Callable[[str], None], path: str, where: str) -> None:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            persist(lambda: delete(path), filesystem)
+    except OSError as error:
+        remedy = _remedy(filesystem, "check who may write there")
+        raise ResourceError(f"cannot delete {where} ({error}); {remedy}.") from error
+
+
+def _put(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
+    """Write one object that is not visible before it is whole.
+
+    A pyarrow stream that is left by an exception is closed, and closing completes the upload with what is there.
+    Measured with pyarrow 26 on S3, with one request refused: where `write` itself may fail, a part of the object comes
+    to light (the first 10 of 32 MB without background writes, an empty object with delayed opening). With the limits
+    of `clients` it cannot fail: the upload begins in `open`, and what goes wrong with a part is kept until `close`,
+    which then completes nothing. fsspec's streams are committed by `close` too; its `pipe_file` is one call.
+    """
+    if isinstance(filesystem, fs.PyFileSystem):
+        filesystem.handler.fs.pipe_file(path, data)
+    else:
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(data)
 
 
 def _replace_local(path: Path, data: bytes) -> None:

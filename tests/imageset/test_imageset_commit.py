@@ -166,8 +166,8 @@ def test_a_manifest_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> N
 def test_a_manifest_of_a_newer_format_is_not_called_corrupt(tmp_path: Path) -> None:
     write_random_set(tmp_path / "set")
     path = tmp_path / "set" / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2, "unheard_of": True}))
-    with pytest.raises(ImageSetError, match=r"set is of format 2, this sio_ray reads up to 1; install the version"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 3, "unheard_of": True}))
+    with pytest.raises(ImageSetError, match=r"set is of format 3, this sio_ray reads up to 2; install the version"):
         ImageSet(tmp_path / "set")
 
 

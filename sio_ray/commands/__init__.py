@@ -1,0 +1,1 @@
+"""Commands of `sio-ray` that are no stage, one file per group."""
