@@ -19,9 +19,11 @@ def build_unet(config: FitGeneratorConfig, info: ImageSetInfo) -> UNet2DModel:
         info: shape and classes of the training set. Class index `info.num_classes` is the null class.
 
     Raises:
-        ConfigError: more levels than the picture can be halved.
+        ConfigError: a level without channels, or more levels than the picture can be halved.
     """
     widths = config.block_out_channels
+    if min(widths) < 1:
+        raise ConfigError("fit_generator.block_out_channels", "of positive widths", widths, "give e.g. [32, 64]")
     halvings = len(widths) - 1
     if info.height_px % 2**halvings or info.width_px % 2**halvings:
         raise ConfigError(

@@ -35,10 +35,11 @@ class RayTrainReporter:
     Args:
         run: name under which the progress board shows this run.
         board: handle of the driver's progress actor, or None.
+        on_report: called on rank 0 with step and curve before each checkpoint.
     """
 
-    def __init__(self, run: str, board: Any) -> None:
-        self._run, self._board = run, board
+    def __init__(self, run: str, board: Any, on_report: Callable[[int, list[Point]], None] | None = None) -> None:
+        self._run, self._board, self._on_report = run, board, on_report
         self._is_first = ray.train.get_context().get_world_rank() == 0
         self._last_s = 0.0
 
@@ -72,6 +73,8 @@ class RayTrainReporter:
             return
         if self._board is not None:
             self._board.update.remote(self._run, step, points[-1])
+        if self._on_report is not None:
+            self._on_report(step, points)
         with tempfile.TemporaryDirectory() as folder:
             save_progress(Path(folder), state(), step, points)
             ray.train.report(points[-1], checkpoint=Checkpoint.from_directory(folder))

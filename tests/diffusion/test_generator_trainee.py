@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -11,15 +12,24 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from sio_ray.config import FitGeneratorConfig
-from sio_ray.diffusion.trainee import GeneratorTrainee, averaged_weights
+from sio_ray.diffusion.trainee import GeneratorTrainee, averaged_weights, build_trainee, measure_sigma_data
+from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.imageset import ImageSet, ImageSetInfo, write_image_set
 from sio_ray.training.state import load_progress, save_progress
 
 SIGMA_DATA = 0.5
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 
 
 def trainee_of(unet, images, config, **kwargs) -> tuple[GeneratorTrainee, UNet2DModel]:
     unet = copy.deepcopy(unet)
     return GeneratorTrainee(unet, unet, images, SIGMA_DATA, config, **kwargs), unet
+
+
+def built(config, info, images, **changes) -> GeneratorTrainee:
+    config = FitGeneratorConfig(**{**config.model_dump(), **changes})
+    return build_trainee(config, info, images, SIGMA_DATA, device=torch.device("cpu"))
 
 
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -54,9 +64,9 @@ def test_the_state_that_was_given_or_taken_stays_as_it_is(unet, images, config):
     assert_same(state, before)
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_the_workers_mean_gradient_is_that_of_one_worker(unet, images, config, world_size):
-    config = config.model_copy(update={"gradient_clip_norm": 1e9})
+@pytest.mark.parametrize(("world_size", "batch_size"), [(2, 6), (4, 6), (3, 40)])
+def test_the_workers_mean_gradient_is_that_of_one_worker(unet, images, config, world_size, batch_size):
+    config = config.model_copy(update={"gradient_clip_norm": 1e9, "global_batch_size": batch_size})
     whole, of_whole = trainee_of(unet, images, config)
     loss = whole.step(0)
     losses, gradients = [], []
@@ -126,3 +136,107 @@ def test_another_seed_draws_other_steps(unet, images, config):
         for step in (0, 1)
     }
     assert len(losses) == 4
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_resumed_run_has_its_tensors_in_the_memory_format_of_the_weights(unet, images, config, memory_format):
+    unet.to(memory_format=memory_format)
+    trainee, _ = trainee_of(unet, images, config)
+    trainee.step(0)
+    state = trainee.state()
+    assert all(value.is_contiguous() for value in state.values())
+    resumed, of_resumed = trainee_of(unet, images, config)
+    resumed.load_state(state)
+    for average, (parameter, moments) in zip(resumed._ema.shadow_params, resumed._optimizer.state.items(), strict=True):
+        assert average.stride() == moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
+    trainee.step(1)
+    resumed.step(1)
+    assert_same(resumed.state(), trainee.state())
+    assert of_resumed.conv_in.weight.is_contiguous(memory_format=memory_format)
+
+
+def test_the_network_that_samples_has_the_averaged_weights_and_is_apart(unet, images, config):
+    trainee, trained = trainee_of(unet, images, config)
+    trained.train()
+    for step in range(3):
+        trainee.step(step)
+    averaged = trainee.averaged_unet()
+    expected = averaged_weights(trainee.state())
+    assert_same(dict(averaged.named_parameters()), expected)
+    assert not torch.equal(expected["conv_in.weight"], trained.conv_in.weight)
+    assert not averaged.training
+    assert trained.training
+    trainee.step(3)
+    assert_same(dict(averaged.named_parameters()), expected)
+
+
+def test_bfloat16_is_for_the_network_alone_and_learns_the_same(unet, images, config):
+    kinds, losses = [], {}
+    for precision in ("float32", "bfloat16"):
+        trainee, trained = trainee_of(unet, images, config.model_copy(update={"precision": precision}))
+        trained.conv_in.register_forward_hook(lambda _module, _args, output: kinds.append(output.dtype))
+        losses[precision] = torch.stack([trainee.step(step) for step in range(4)])
+        assert {value.dtype for value in trainee.state().values() if value.is_floating_point()} == {torch.float32}
+        assert {parameter.grad.dtype for parameter in trained.parameters()} == {torch.float32}
+        assert losses[precision].dtype == torch.float32
+    assert kinds == [torch.float32] * 4 + [torch.bfloat16] * 4
+    torch.testing.assert_close(losses["bfloat16"], losses["float32"], rtol=0.02, atol=0)
+    assert not torch.equal(losses["bfloat16"], losses["float32"])
+
+
+def test_initial_weights_are_a_function_of_the_seed_alone(config, info, images):
+    one = built(config, info, images).state()
+    torch.manual_seed(99)
+    assert_same(built(config, info, images).state(), one)
+    other = built(config, info, images, seed=1).state()
+    assert not torch.equal(other["model.conv_in.weight"], one["model.conv_in.weight"])
+
+
+@needs_compiler
+def test_a_compiled_network_has_the_same_names_and_takes_the_same_checkpoint(config, info, images):
+    eager, compiled = built(config, info, images), built(config, info, images, compile=True)
+    assert_same(compiled.state(), eager.state())
+    eager.step(0)
+    compiled.load_state(eager.state())
+    assert_same(compiled.state(), eager.state())
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_network_takes_the_same_steps(info, images):
+    config = FitGeneratorConfig(block_out_channels=(8,), layers_per_block=1, global_batch_size=4)
+    eager, compiled = built(config, info, images), built(config, info, images, compile=True)
+    for step in range(3):
+        torch.testing.assert_close(compiled.step(step), eager.step(step), rtol=1e-4, atol=1e-5)
+    assert compiled._unet._compiled_call_impl is not None
+    assert compiled.averaged_unet()._compiled_call_impl is None
+
+
+def test_workers_without_a_compiler_say_so_before_they_train(config, info, images, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    built(config, info, images)
+    with pytest.raises(ConfigError) as error:
+        built(config, info, images, compile=True)
+    assert str(error.value) == (
+        "fit_generator.compile must be false where the workers have no C++ compiler, got True; "
+        "install g++ there, or leave it out."
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sigma_data_is_the_standard_deviation_of_all_pixels_over_all_shards(channels, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 200, (11, channels, 4, 6), dtype=np.uint8)
+    info = ImageSetInfo(class_names=("a",), height_px=4, width_px=6, channels=channels)
+    write_image_set(tmp_path, info, images, np.zeros(11, dtype=np.int64), images_per_shard=4)
+    image_set = ImageSet(tmp_path)
+    assert len(image_set.manifest.shards) == 3
+    assert measure_sigma_data(image_set) == pytest.approx((images.astype(np.float64) / 127.5 - 1).std(), rel=1e-14)
+
+
+def test_pictures_without_any_contrast_are_refused(tmp_path):
+    info = ImageSetInfo(class_names=("a",), height_px=4, width_px=4, channels=1)
+    write_image_set(tmp_path, info, np.full((3, 1, 4, 4), 7, dtype=np.uint8), np.zeros(3, dtype=np.int64))
+    with pytest.raises(ImageSetError) as error:
+        measure_sigma_data(ImageSet(tmp_path))
+    assert str(error.value) == (f"all pixels of {tmp_path} are the same; give a training set with pictures in it.")

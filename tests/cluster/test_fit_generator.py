@@ -1,0 +1,166 @@
+"""The stage fit-generator: a killed worker costs nothing, what it leaves beside the model, and what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from ray import cloudpickle
+from safetensors.torch import load_file
+
+from sio_ray.config import load_config
+from sio_ray.diffusion.pipeline import ClassConditionalEDMPipeline
+from sio_ray.errors import ResourceError
+from sio_ray.imageset import ImageSet
+from sio_ray.stages import fit_generator as stage
+from sio_ray.stages.layout import fit_generator_place, prepare_place
+from sio_ray.stages.prepare import prepare
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.slow
+
+UNET = ("fit_generator.num_steps=120", "fit_generator.report_every_steps=20", "fit_generator.preview_every_steps=40")
+WEIGHTS = "model/unet/diffusion_pytorch_model.safetensors"
+PREVIEWS = [f"previews/step-{step:06d}.png" for step in (40, 80, 120)]
+
+
+@pytest.fixture(scope="module")
+def prepared(ray_cluster, tmp_path_factory, tiny):
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare(load_config("digits", [*tiny, f"output_dir={folder}"]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared, tiny):
+    """Folder, result and last checkpoint of a run on one worker."""
+    states, weights_of = [], stage.averaged_weights
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "averaged_weights", lambda state: states.append(state) or weights_of(state))
+        return *fit(load_config("digits", [*tiny, *UNET, f"output_dir={prepared}"])), states[0]
+
+
+@pytest.fixture
+def load(prepared, tmp_path, tiny):
+    """Loads a config whose real sets are prepared in a folder of its own."""
+
+    def load_with(name, *overrides):
+        shutil.copytree(prepared, tmp_path / name, dirs_exist_ok=True)
+        return load_config("digits", [*tiny, *overrides, f"output_dir={tmp_path / name}"])
+
+    return load_with
+
+
+def fit(config):
+    outcome = stage.fit_generator(config)
+    return outcome.output, outcome.result
+
+
+def noting_loop(loop_config):
+    """The real loop, in a worker whose process id is noted."""
+    with Path(loop_config["folder"], "pids").open("a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    stage._train_loop(loop_config)
+
+
+def kill_after_two_reports(folder, killed):
+    deadline_s = time.monotonic() + 120
+    while time.monotonic() < deadline_s:
+        curve = folder / "curve.json"
+        if curve.exists() and len(json.loads(curve.read_text())) >= 2:
+            killed.append(int((folder / "pids").read_text().split()[0]))
+            os.kill(killed[0], signal.SIGKILL)
+            return
+        time.sleep(0.01)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_finished_fit_leaves_model_curve_and_previews(undisturbed):
+    folder, result, state = undisturbed
+    models = ["model/model_index.json", "model/scheduler/scheduler_config.json", "model/unet/config.json", WEIGHTS]
+    assert files(folder) == sorted([*models, *PREVIEWS, "curve.json", "loss.png", "stage.json"])
+    assert json.loads((folder / "curve.json").read_text()) == result["curve"]
+    assert [point["step"] for point in result["curve"]] == [20, 40, 60, 80, 100, 120]
+    for preview in PREVIEWS:
+        assert np.asarray(Image.open(folder / preview)).std() > 0
+    saved = load_file(folder / WEIGHTS)
+    assert saved.keys() == {name.removeprefix("ema.") for name in state if name.startswith("ema.")}
+    for name, value in saved.items():
+        assert torch.equal(value, state[f"ema.{name}"])
+    assert any(not torch.equal(value, state[f"model.{name}"]) for name, value in saved.items())
+
+
+def test_a_killed_worker_costs_nothing(undisturbed, load, monkeypatch, capfd):
+    config = load("disturbed", *UNET)
+    folder = fit_generator_place(config).folder
+    shutil.rmtree(folder)
+    monkeypatch.setattr(stage, "_train_loop", noting_loop)
+    killed = []
+    killer = threading.Thread(target=kill_after_two_reports, args=(folder, killed))
+    killer.start()
+    assert fit(config) == (folder, undisturbed[1])
+    killer.join()
+    pids = (folder / "pids").read_text().split()
+    assert len(pids) == 2
+    assert killed == [int(pids[0])]
+    for name in (WEIGHTS, *PREVIEWS, "curve.json", "loss.png"):
+        assert (folder / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+    err = capfd.readouterr().err
+    assert "continuing from its last checkpoint" in err
+    assert f"loss curve: {folder}/loss.png, and pictures as it trained in previews beside it\n" in err
+
+
+def test_two_workers_learn_the_same_and_draw_previews_once(undisturbed, load):
+    config = load("two", *UNET, "fit_generator.num_workers=2")
+    shutil.rmtree(fit_generator_place(config).folder)
+    folder, result = fit(config)
+    losses, expected = ([point["loss"] for point in curve["curve"]] for curve in (result, undisturbed[1]))
+    assert losses == pytest.approx(expected, rel=0.01)
+    assert files(folder) == files(undisturbed[0])
+    sheets = [np.asarray(Image.open(run / PREVIEWS[0]), dtype=float) for run in (folder, undisturbed[0])]
+    assert np.abs(sheets[0] - sheets[1]).mean() < 2
+
+
+def test_a_gaussian_is_fitted_without_training(load, monkeypatch):
+    monkeypatch.setattr(stage, "run_on_workers", None)
+    config = load("gaussian", "fit_generator.kind=gaussian", "fit_generator.gaussian_rank=4")
+    folder, result = fit(config)
+    assert result["curve"] == []
+    assert {Path(name).suffix for name in files(folder)} == {".json", ".safetensors"}
+    train_set = ImageSet(prepare_place(config).folder / "id/train")
+    real = train_set.read()
+    pipeline = ClassConditionalEDMPipeline.from_pretrained(str(folder / "model"), low_cpu_mem_usage=False)
+    pipeline.set_progress_bar_config(disable=True)
+    assert list(pipeline.config.class_names) == list(train_set.info.class_names)
+    assert result["sigma_data"] == pytest.approx((real.images / 127.5 - 1).std())
+    for label in (0, 5):
+        generators = [torch.Generator().manual_seed(seed) for seed in range(300)]
+        drawn = pipeline([label] * 300, generators, clamp=False).mean(0).numpy()
+        expected = (real.images[real.labels == label] / 127.5 - 1).mean(0)
+        assert np.abs(drawn - expected).max() < 0.2
+
+
+@pytest.mark.parametrize("kind", ["unet", "gaussian"])
+def test_a_training_set_that_no_node_can_hold_is_refused(load, kind):
+    config = load(kind, f"fit_generator.kind={kind}")
+    manifest = prepare_place(config).folder / "id/train/manifest.json"
+    text = json.loads(manifest.read_text())
+    shards = [{**text["shards"][0], "num_images": 10**12}]
+    manifest.write_text(json.dumps({**text, "num_images": 10**12, "shards": shards}))
+    message = (
+        r"^fit_generator needs 1 x 64000\.0 GB of memory for the decoded training set, each on one node, and the nodes "
+        r"have \d+\.\d GB; take fewer workers, larger nodes, or smaller pictures \(prepare\.image_size_px\)\.$"
+    )
+    with pytest.raises(ResourceError, match=message):
+        fit(config)
