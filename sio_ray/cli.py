@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from sio_ray import __version__
+from sio_ray.commands.images import app as images_app
+from sio_ray.commands.quality import quality
 from sio_ray.config import Config, load_config, preset_names, to_yaml
 from sio_ray.errors import SioRayError
 from sio_ray.progress import console
@@ -28,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(images_app, name="images")
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="PRESET_OR_YAML", help="Name of a preset, or path of a YAML file.")
@@ -43,21 +47,37 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback o
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error of ours is one line and exit code 2, as wrong usage is."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with _ray_as_before():
+        try:
+            app(args=arguments)
+        except SioRayError as error:
+            if "--debug" in arguments:
+                raise
+            console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
+            sys.exit(EXIT_ERROR)
+
+
+@contextlib.contextmanager
+def _ray_as_before() -> Iterator[None]:
+    """Shut Ray down at the end, unless it ran at the beginning."""
+    ran = _ray_runs()
     try:
-        app(args=arguments)
-    except SioRayError as error:
-        if "--debug" in arguments:
-            raise
-        console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(EXIT_ERROR)
+        yield
     finally:
-        _shut_down()
+        if not ran and _ray_runs():
+            sys.modules["ray"].shutdown()
 
 
-def _shut_down() -> None:
+def _ray_runs() -> bool:
     ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        ray.shutdown()
+    return ray is not None and bool(ray.is_initialized())
+
+
+@contextlib.contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    """Keep Ray's words off standard output: it prints there when a worker dies, until it is shut down."""
+    with contextlib.redirect_stdout(sys.stderr), _ray_as_before():
+        yield
 
 
 def run_stages(config: Config, stages: Sequence[str]) -> dict[str, Any]:
@@ -78,15 +98,18 @@ def _print_json(value: Any) -> None:
 
 
 def _run(config: str, overrides: list[str] | None, as_json: bool, stages: Sequence[str] | None = None) -> Config:
-    from sio_ray.stages.layout import run_order
-
     loaded = load_config(config, overrides or ())
-    stages = stages or run_order(loaded)
     try:
-        outcomes = run_stages(loaded, stages)
+        with _quiet_stdout():
+            try:
+                from sio_ray.stages.layout import run_order  # takes seconds, in which Ctrl-C may come too
+
+                stages = stages or run_order(loaded)
+                outcomes = run_stages(loaded, stages)
+            except KeyboardInterrupt:
+                console.print("interrupted; run the same command again to continue where it stopped.")
+                raise
     except KeyboardInterrupt:
-        console.print("interrupted; run the same command again to continue where it stopped.")
-        _shut_down()
         # Threads that waited for Ray would keep the interpreter; nothing is half-written, so leave at once.
         os._exit(EXIT_INTERRUPTED)
     if as_json:
@@ -152,6 +175,27 @@ def run(config: ConfigArgument, overrides: Overrides = None, json: Json = False,
 def demo(overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
     """Run the whole method on scikit-learn's digits, in minutes on two cores."""
     run("digits", overrides, json, debug)
+
+
+app.command(epilog="Example:  sio-ray quality SET --reference id/val --train id/train")(quality)
+
+
+@app.command(epilog="Example:  sio-ray plan digits generate.synthetic_ratio=10 --calibrate")
+def plan(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure a few batches on this cluster.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what `generate` will take: shards, bytes, images per class; with --calibrate time and GPU-hours."""
+    from sio_ray.commands.plan import as_json, make_plan, print_plan
+
+    with _quiet_stdout():
+        estimate = make_plan(load_config(config, overrides or ()), calibrate=calibrate)
+    print_plan(estimate)
+    if json:
+        _print_json(as_json(estimate))
 
 
 @app.command("config", epilog="Example:  sio-ray config digits > mine.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 
 from sio_ray.config import ClusterConfig
 from sio_ray.errors import ResourceError
@@ -16,12 +17,11 @@ _PROBE_TIMEOUT_S = 10
 def limit_threads(cpus: int) -> None:
     """Hold this process's math libraries to the cores it was given; two eager processes on two cores crawl.
 
-    `OMP_NUM_THREADS` is set too, for what this process loads or starts later.
+    `OMP_NUM_THREADS` is for what this process loads or starts later; torch itself is told if it is loaded already.
     """
-    import torch
-
     os.environ["OMP_NUM_THREADS"] = str(cpus)
-    torch.set_num_threads(cpus)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(cpus)
 
 
 def connect(config: ClusterConfig) -> None:
@@ -38,12 +38,17 @@ def connect(config: ClusterConfig) -> None:
 
     if ray.is_initialized():
         return
-    # Set by `ray job submit`, among others; Ray would follow it too, but not together with the options of a local one.
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = _address(config)
     options = (
         {"address": address}
         if address
-        else {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "include_dashboard": config.dashboard}
+        # "local", as without an address Ray would join any cluster that it finds running on this machine.
+        else {
+            "address": "local",
+            "num_cpus": config.num_cpus,
+            "num_gpus": config.num_gpus,
+            "include_dashboard": config.dashboard,
+        }
     )
     try:
         _probe(address)
@@ -53,6 +58,16 @@ def connect(config: ClusterConfig) -> None:
             f"cannot reach a Ray cluster at cluster.address={address!r} ({str(error).splitlines()[0]}); "
             "check the address, or leave it out to start a local one."
         ) from error
+
+
+def is_ours(config: ClusterConfig) -> bool:
+    """Whether `connect` starts a local cluster, which will never grow, rather than joining one."""
+    return _address(config) is None
+
+
+def _address(config: ClusterConfig) -> str | None:
+    # Set by `ray job submit`, among others; Ray would follow it too, but not together with the options of a local one.
+    return config.address or os.environ.get("RAY_ADDRESS")
 
 
 def _probe(address: str | None) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 #: Everything for people goes to standard error; standard output is for `--json`.
 console = Console(stderr=True, highlight=False)
+
+#: Where standard error is no terminal, a long count says so often how far it is.
+_SAY_PROGRESS_S = 30.0
 
 
 def progress_bars() -> Progress:
@@ -28,6 +34,46 @@ def progress_bars() -> Progress:
         disable=not console.is_terminal,
         transient=True,
     )
+
+
+class CountProgress:
+    """How far one long count is: a bar on a terminal, and a line now and then where there is none (a job's log)."""
+
+    def __init__(self, title: str, total: int, unit: str, bars: Progress) -> None:
+        self._title, self._total, self._unit, self._bars = title, total, unit, bars
+        self._task = bars.add_task(escape(title), total=total, unit=unit, note="")
+        self._done = self._new = 0
+        self._start_s = self._said_s = time.monotonic()
+
+    def advance(self, count: int, *, note: str = "", is_new: bool = True) -> None:
+        """Count more.
+
+        Args:
+            count: how many.
+            note: a few words on the state.
+            is_new: they were done now, so they count for the speed.
+        """
+        self._done += count
+        self._new += count if is_new else 0
+        now_s = time.monotonic()
+        speed = self._new / (now_s - self._start_s) if self._new else 0.0
+        words = [f"{speed:,.0f}/s" if speed else "", note]
+        self._bars.update(self._task, completed=self._done, note=" ".join(word for word in words if word))
+        if self._bars.disable and speed and now_s - self._said_s >= _SAY_PROGRESS_S:
+            self._said_s = now_s
+            eta = str(timedelta(seconds=round((self._total - self._done) / speed)))
+            console.print(
+                f"  {self._title}: {self._done:,} of {self._total:,} {self._unit}, {' '.join(words)}, eta {eta}",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+@contextmanager
+def count_progress(title: str, total: int, unit: str) -> Iterator[CountProgress]:
+    """Show the progress of one long count."""
+    with progress_bars() as bars:
+        yield CountProgress(title, total, unit, bars)
 
 
 class ProgressBoard:

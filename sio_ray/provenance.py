@@ -12,7 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("sio_ray", "ray", "torch", "torchvision", "diffusers", "pyarrow", "numpy", "scikit-learn", "pillow")
+_PACKAGES = (
+    *("sio_ray", "ray", "torch", "torchvision", "diffusers", "transformers"),
+    *("pyarrow", "numpy", "scikit-learn", "pillow"),
+)
 
 
 def fingerprint(payload: dict[str, Any]) -> str:

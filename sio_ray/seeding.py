@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from operator import index
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -26,6 +29,8 @@ def derive_seed(*parts: int | str) -> int:
 
 def torch_generator(*parts: int | str) -> torch.Generator:
     """A CPU generator seeded by `derive_seed`; CPU noise is the same whatever device it goes to."""
+    import torch  # here, as those who only derive seeds need not wait for it
+
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 

@@ -45,7 +45,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """One local cluster of four logical cores for all tests that need Ray."""
+    """One local cluster of four logical cores and GPUs for all tests that need Ray."""
     import ray
 
     from sio_ray.cluster import connect
@@ -53,7 +53,7 @@ def ray_cluster():
     with warnings.catch_warnings():
         # Ray itself warns, when it starts, of changes to come in Ray.
         warnings.simplefilter("ignore")
-        connect(ClusterConfig(num_cpus=4))
+        connect(ClusterConfig(num_cpus=4, num_gpus=4))
     yield ray
     ray.shutdown()
 
@@ -64,3 +64,22 @@ def finished(ray_cluster, tmp_path_factory, tiny):
     overrides = (*tiny, f"output_dir={tmp_path_factory.mktemp('runs')}", "train.concurrent_runs=2")
     config = load_config("digits", overrides)
     return overrides, config, run_stages(config, run_order(config))
+
+
+@pytest.fixture(scope="session")
+def gaussian_generator(tmp_path_factory):
+    """A saved generator in closed form: three classes of 8x8 grey pictures."""
+    import numpy as np
+    from diffusers import EDMEulerScheduler
+
+    from sio_ray.diffusion.gaussian import fit_gaussian
+    from sio_ray.diffusion.pipeline import ClassConditionalEDMPipeline
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = (40 + 70 * labels[:, None, None, None] + rng.normal(0, 12, (60, 1, 8, 8))).clip(0, 255).astype(np.uint8)
+    denoiser = fit_gaussian(images, labels, 3, rank=2, sigma_data=0.4)
+    folder = tmp_path_factory.mktemp("gaussian") / "model"
+    pipeline = ClassConditionalEDMPipeline(denoiser, EDMEulerScheduler(sigma_data=0.4), ["dark", "middle", "bright"])
+    pipeline.save_pretrained(str(folder), safe_serialization=True)
+    return folder

@@ -66,7 +66,8 @@ def test_help_waits_for_no_heavy_library():
         ),
         (
             ["run", "no_such_preset"],
-            "error: config must be a preset (digits) or a YAML file, got 'no_such_preset'; check the name or the path.",
+            "error: config must be a preset (digits, imagenet_256px) or a YAML file, got 'no_such_preset'; "
+            "check the name or the path.",
         ),
     ],
 )

@@ -236,7 +236,7 @@ class MixedBatches:
             ):
                 if name != other:
                     raise BatchError(
-                        f"class {label} is {name!r} in {real.uri} and {other!r} in {synthetic.uri}; "
+                        f"class {label} is {name!r} in {real} and {other!r} in {synthetic}; "
                         "give a synthetic set with the same classes in the same order."
                     )
         self.real = real.read() if isinstance(real, ImageSet) else real

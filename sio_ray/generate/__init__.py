@@ -1,1 +1,1 @@
-"""Generation: a pure plan, a sampler, shards drawn exactly once by a pool of Ray actors, and their quality."""
+"""Generation: a pure plan, samplers, and shards drawn exactly once by a pool of Ray actors."""

@@ -202,7 +202,7 @@ def _evaluate_run(
 
 def _measure_memorisation(synthetic: str, train: str, val: str, section: EvaluateConfig) -> dict[str, Any]:
     """Runs in a Ray task."""
-    from sio_ray.generate.quality import memorisation
+    from sio_ray.quality.memorisation import memorisation
 
     limit_threads(section.cpus_per_task)
     synthetic_set, train_set = ImageSet(synthetic), ImageSet(train)

@@ -2,94 +2,124 @@
 
 from __future__ import annotations
 
-import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sio_ray.cluster import connect
+from sio_ray.cluster import connect, is_ours
 from sio_ray.config import Config
-from sio_ray.errors import GenerationError, ImageSetError, StageError
-from sio_ray.generate.plan import Plan
-from sio_ray.generate.sampler import PipelineSampler, load_pipeline
-from sio_ray.imageset import ImageSetInfo, Manifest
+from sio_ray.errors import GenerationError
+from sio_ray.generate.generator import check_generator, find_generator
+from sio_ray.generate.job import Job, plan_of
+from sio_ray.generate.notes import Seconds, delete_notes, read_notes
+from sio_ray.imageset import Manifest
 from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
-from sio_ray.provenance import versions
-from sio_ray.stages.layout import fit_generator_place, generate_place
+from sio_ray.progress import console, count_progress
+from sio_ray.stages.layout import fit_generator_place, generate_place, generated_set_uri
 from sio_ray.stages.prepare import PreparedSets
-from sio_ray.stages.record import Outcome, require, run_once
-
-#: Written first: what every shard of the set was drawn with.
-PLAN_NAME = "plan.json"
+from sio_ray.stages.record import Outcome, forget, require, run_once
 
 
 def generate(config: Config) -> Outcome:
-    """Draw `synthetic_ratio` times as many images as the real training set has, under `images`.
+    """Draw the synthetic image set, as large as `num_images` or `synthetic_ratio` says.
 
     Raises:
-        StageError: an earlier stage has not run, or the set was begun with other versions or another device kind.
-        CheckpointError: the generator cannot be loaded, or draws other classes or sizes.
+        StageError: an earlier stage has not run, or the set was begun with other settings.
+        ConfigError: the config does not fit the generator or the GPU.
+        CheckpointError: the generator cannot be loaded.
         GenerationError: shards failed; all others are kept.
         ResourceError: the cluster fits no actor.
     """
     place = generate_place(config)
-    return run_once(
-        "generate",
-        place.folder,
-        place.identity,
-        config,
-        lambda folder: _work(config, folder),
-        outputs=[f"images/{MANIFEST_NAME}"],
-    )
+    if not Folder(generated_set_uri(config)).exists(MANIFEST_NAME):
+        forget(place.folder)
+    return run_once("generate", place.folder, place.identity, config, lambda folder: _work(config))
 
 
-def _work(config: Config, folder: Path) -> dict[str, Any]:
+def make_job(config: Config) -> Job:
+    """Find the generator and what to draw from it, and see that the two fit.
+
+    Raises:
+        StageError: an earlier stage has not run.
+        ConfigError: the config does not fit the generator.
+        CheckpointError: there is no generator.
+        ImageSetError: the generator draws other classes or sizes than the training set has.
+    """
     section = config.generate
-    train_set = PreparedSets(config, "generate").open("id/train")
-    generator = section.generator or _fitted_generator(config)
-    _check_generator(generator, train_set.info)
-    plan = Plan(
-        num_images=max(1, round(section.synthetic_ratio * len(train_set))),
-        num_classes=train_set.info.num_classes,
-        images_per_shard=section.images_per_shard,
-        sampler_batch_size=section.sampler_batch_size,
-        base_seed=section.base_seed,
+    train = None if section.stands_alone else PreparedSets(config, "generate").open("id/train").manifest
+    generator = find_generator(section.generator or str(_fitted_generator(config)))
+    plan, info = plan_of(section, generator, train)
+    check_generator(generator, section, info)
+    return Job(section, plan, info, generator, Folder(generated_set_uri(config)))
+
+
+def _work(config: Config) -> dict[str, Any]:
+    job = make_job(config)
+    job.begin()
+    seconds = Seconds()
+    if not job.folder.exists(MANIFEST_NAME):
+        seconds = _draw(config, job)
+    delete_notes(job.folder)
+    manifest = Manifest.read(job.folder)
+    drawn = manifest.num_images + manifest.num_rejected
+    rejected = f", {manifest.num_rejected / drawn:.1%} of {drawn:,} rejected" if manifest.num_rejected else ""
+    console.print(
+        f"  {manifest.num_images:,} images in {len(manifest.shards):,} shards, {manifest.num_bytes / 1e6:,.1f} MB"
+        f"{rejected}: {job.folder.safe_uri}",
+        style="dim",
+        markup=False,
+        soft_wrap=True,
     )
-    device = "cuda" if section.gpus_per_actor else "cpu"
-    drawn_with = {**section.identity(), "generator": str(generator), "device": device, "versions": versions()}
-    info = train_set.info.model_copy(update={"provenance": {"source": "synthetic", **drawn_with}})
-    images = Folder(str(folder / "images"))
-    _begin(images, drawn_with)
-    if not images.exists(MANIFEST_NAME):
-        _draw(config, plan, info, images, generator, device)
-    manifest = Manifest.read(images)
     return {
+        "images": job.folder.safe_uri,
         "num_images": manifest.num_images,
         "num_shards": len(manifest.shards),
         "num_bytes": manifest.num_bytes,
+        "num_rejected": manifest.num_rejected,
         "content_id": manifest.content_id,
+        "seconds": seconds.model_dump(),
     }
 
 
-def _draw(config: Config, plan: Plan, info: ImageSetInfo, images: Folder, generator: Path, device: str) -> None:
-    from sio_ray.generate.pool import PoolSize, draw_missing_shards
+def _draw(config: Config, job: Job) -> Seconds:
+    """Draw what is missing, then commit the set; returns the seconds of all actors together."""
+    from sio_ray.generate.pool import Patience, Pool, pool_size
 
-    section = config.generate
+    section, plan = config.generate, job.plan
     connect(config.cluster)
-    entries = draw_missing_shards(
-        partial(PipelineSampler, str(generator), section, device),
-        plan,
-        info,
-        images,
-        PoolSize(section.num_actors, section.threads_per_actor, section.gpus_per_actor),
-        max_failures_per_shard=section.max_failures_per_shard,
+    noted = read_notes(job.folder)
+    there = job.folder.list()
+    unnoted = [k for k in range(plan.num_shards) if k not in noted and plan.shard_name(k) in there]
+    missing = (k for k in range(plan.num_shards) if plan.shard_name(k) not in there)
+    num_there = len(noted) + len(unnoted)
+    if num_there:
+        console.print(f"  {num_there} of {plan.num_shards} shards are there already; drawing the others")
+    with count_progress(f"drawing {job.folder.name}", plan.num_images, "images") as progress:
+        progress.advance(sum(drawn.entry.num_images for drawn in noted.values()), is_new=False)
+        pool = Pool(
+            job.make_writer,
+            job.adopt,
+            pool_size(section),
+            Patience(
+                section.max_failures_per_shard,
+                section.shard_timeout_s,
+                0 if is_ours(config.cluster) else section.max_wait_s,
+            ),
+            on_done=lambda drawn: progress.advance(drawn.entry.num_images, note=f"{pool.num_open} actors"),
+        )
+        pool.run(missing, unnoted)
+    if pool.set_aside:
+        raise GenerationError(_describe_set_aside(pool.set_aside, job, section.max_failures_per_shard))
+    drawn = {**noted, **pool.done}
+    entries = tuple(drawn[shard_id].entry for shard_id in range(plan.num_shards))
+    if sum(entry.num_images for entry in entries) != plan.num_images:
+        raise GenerationError(f"the shards of {job.folder.safe_uri} do not hold what the plan says; report this bug.")
+    manifest = Manifest(
+        info=job.full_info, num_images=plan.num_images, class_counts=plan.class_counts(), shards=entries
     )
-    manifest = Manifest(info=info, num_images=plan.num_images, class_counts=plan.class_counts(), shards=tuple(entries))
-    drawn = sum(entry.num_images for entry in entries)
-    if drawn != plan.num_images:
-        raise GenerationError(f"{drawn} images were drawn, the plan has {plan.num_images}; this is a bug, report it.")
-    manifest.write(images)
+    job.folder.sweep()
+    manifest.write(job.folder)
+    return sum((shard.seconds for shard in drawn.values()), Seconds())
 
 
 def _fitted_generator(config: Config) -> Path:
@@ -98,31 +128,18 @@ def _fitted_generator(config: Config) -> Path:
     return folder / "model"
 
 
-def _check_generator(generator: Path, info: ImageSetInfo) -> None:
-    unet = load_pipeline(generator).unet
-    classes = int(unet.config.num_class_embeds) - 1
-    size = unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    if (classes, unet.config.in_channels, height, width) != (info.num_classes, *info.image_shape):
-        raise ImageSetError(
-            f"the generator {generator} draws {classes} classes of {unet.config.in_channels}x{height}x{width}, "
-            f"the training set has {info.num_classes} classes of {'x'.join(map(str, info.image_shape))}; "
-            "give one fitted to that set."
-        )
+def _describe_set_aside(set_aside: dict[int, str], job: Job, times: int) -> str:
+    plan = job.plan
+    first, error = min(set_aside.items())
+    labels = sorted({int(label) for shard_id in set_aside for label in plan.labels(plan.places(shard_id))})
+    return (
+        f"{len(set_aside)} of {plan.num_shards} shards failed {times} times each: "
+        f"shards {_shorten(sorted(set_aside))}, labels {_shorten(labels)}; "
+        f"the first error (shard {first}): {error.rstrip('.')}. "
+        "All other shards are kept; run the same command to retry only these."
+    )
 
 
-def _begin(images: Folder, drawn_with: dict[str, Any]) -> None:
-    """Write the plan before the first shard, or compare with the one that a run before this wrote."""
-    wanted = json.loads(json.dumps(drawn_with))
-    if not images.exists(PLAN_NAME):
-        images.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
-        return
-    begun = json.loads(images.read_bytes(PLAN_NAME))
-    differences = [
-        f"{key}: {begun.get(key)!r} -> {wanted.get(key)!r}" for key in wanted if begun.get(key) != wanted.get(key)
-    ]
-    if differences and not images.exists(MANIFEST_NAME):
-        raise StageError(
-            f"{images.uri} was begun with other settings ({'; '.join(differences)}), so its bytes would not match; "
-            "go back to those, or delete the folder to draw it anew."
-        )
+def _shorten(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:20]))
+    return f"[{shown}]" if len(numbers) <= 20 else f"[{shown}, ... {len(numbers)} in all]"

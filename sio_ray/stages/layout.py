@@ -12,7 +12,7 @@ from sio_ray.provenance import fingerprint
 Arm = Literal["baseline", "sio"]
 
 #: Raised when a change of code makes old outputs wrong.
-_GENERATION = 1
+_GENERATION = 2
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,31 @@ def prepare_place(config: Config) -> Place:
 
 def fit_generator_place(config: Config) -> Place:
     """Of the generator."""
-    return place_for(
-        config, "fit-generator", {"prepare": prepare_place(config).fingerprint, **config.fit_generator.identity()}
-    )
+    identity = config.fit_generator.identity()
+    if config.fit_generator.kind == "gaussian":  # fields of the other kind decide nothing
+        identity = {name: identity[name] for name in ("kind", "gaussian_rank")}
+    else:
+        del identity["gaussian_rank"]
+    return place_for(config, "fit-generator", {"prepare": prepare_place(config).fingerprint, **identity})
 
 
 def generate_place(config: Config) -> Place:
     """Of the synthetic image set."""
-    given = config.generate.generator
-    generator = str(given.absolute()) if given else fit_generator_place(config).fingerprint
-    identity = {**config.generate.identity(), "generator": generator}
-    return place_for(config, "generate", {"prepare": prepare_place(config).fingerprint, **identity})
+    section = config.generate
+    identity = section.identity()
+    if section.curation.classifier is None:
+        del identity["curation"]
+    else:
+        identity["curation"]["classifier"] = str(section.curation.classifier.absolute())
+    if section.output is not None:
+        identity["output"] = _absolute(section.output)
+    if section.generator is None:
+        identity["generator"] = fit_generator_place(config).fingerprint
+    elif Path(section.generator).exists():
+        identity["generator"] = str(Path(section.generator).absolute())
+    if not section.stands_alone:
+        identity["prepare"] = prepare_place(config).fingerprint
+    return place_for(config, "generate", identity)
 
 
 def train_runs(config: Config) -> list[Run]:
@@ -130,8 +144,17 @@ def run_order(config: Config) -> tuple[str, ...]:
 
 
 def synthetic_set_uri(config: Config) -> str:
-    """The synthetic image set that training uses: the given one, or what generate wrote; absolute, as for `run_dir`."""
+    """The synthetic image set that training uses: the given one, or what generate wrote."""
     given = config.train.synthetic_set
-    if given is None:
-        return str(generate_place(config).folder / "images")
-    return given if "://" in given else str(Path(given).absolute())
+    return generated_set_uri(config) if given is None else _absolute(given)
+
+
+def generated_set_uri(config: Config) -> str:
+    """The image set that generate writes."""
+    output = config.generate.output
+    return str(generate_place(config).folder / "images") if output is None else _absolute(output)
+
+
+def _absolute(uri: str) -> str:
+    """Workers have another working directory."""
+    return uri if "://" in uri else str(Path(uri).absolute())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sio_ray.classifier.checkpoint import load_classifier
 from sio_ray.classifier.feed import compose
-from sio_ray.config import Config
+from sio_ray.config import Config, FitGeneratorConfig, GenerateConfig
 from sio_ray.errors import BatchError, ConfigError, ResourceError
+from sio_ray.generate.generator import find_generator
 from sio_ray.imageset import ImageSet
 from sio_ray.imageset.storage import Folder
 from sio_ray.ood.detectors import build_detectors
@@ -24,14 +26,14 @@ def check(config: Config, stages: Sequence[str]) -> None:
         ConfigError: fields contradict each other.
         BatchError: a batch cannot hold both sources.
         ImageSetError: a set that was named is missing or unfinished.
+        CheckpointError: a generator or classifier that was named is missing.
         ResourceError: the output folder cannot be written.
     """
     _check_writable(config.run_dir)
     if "fit-generator" in stages:
-        fit = config.fit_generator
-        _check_batch_feeds_workers("fit_generator", fit.global_batch_size, fit.num_workers)
-    if "generate" in stages and config.generate.generator is not None and not config.generate.generator.is_dir():
-        raise ConfigError("generate.generator", "a diffusers folder", str(config.generate.generator), "check the path")
+        _check_fit_generator(config.fit_generator)
+    if "generate" in stages:
+        _check_generate(config.generate)
     if {"train", "tune"} & set(stages):
         _check_train(config)
     if "evaluate" in stages:
@@ -55,6 +57,35 @@ def _check_batch_feeds_workers(section: str, global_batch_size: int, num_workers
             global_batch_size,
             "take a larger batch or fewer workers",
         )
+
+
+def _check_fit_generator(section: FitGeneratorConfig) -> None:
+    if section.kind == "gaussian":
+        return
+    _check_batch_feeds_workers("fit_generator", section.global_batch_size, section.num_workers)
+    if section.preview_every_steps % section.report_every_steps:
+        raise ConfigError(
+            "fit_generator.preview_every_steps",
+            f"a multiple of report_every_steps ({section.report_every_steps})",
+            section.preview_every_steps,
+            "change one of the two, or give 0 for no previews",
+        )
+
+
+def _check_generate(section: GenerateConfig) -> None:
+    if section.accelerator_type is not None and not section.gpus_per_actor:
+        raise ConfigError(
+            "generate.accelerator_type",
+            "left out while generate.gpus_per_actor is 0",
+            section.accelerator_type,
+            "give actors a GPU",
+        )
+    if section.generator is not None:
+        find_generator(section.generator)
+    if section.curation.classifier is not None:
+        load_classifier(section.curation.classifier)
+    if section.output is not None:
+        Folder(section.output).exists()  # a scheme that cannot be opened is an error
 
 
 def _check_train(config: Config) -> None:
@@ -82,7 +113,7 @@ def _check_train(config: Config) -> None:
         )
     if section.synthetic_set is not None:
         ImageSet(section.synthetic_set)
-    elif (section.synthetic_ratio or 0) > config.generate.synthetic_ratio:
+    elif config.generate.num_images is None and (section.synthetic_ratio or 0) > config.generate.synthetic_ratio:
         raise ConfigError(
             "train.synthetic_ratio",
             f"at most generate.synthetic_ratio ({config.generate.synthetic_ratio:g})",

@@ -91,6 +91,11 @@ def read_record(folder: Path) -> StageRecord | None:
     return record if all((folder / name).exists() for name in record.outputs) else None
 
 
+def forget(folder: Path) -> None:
+    """Delete the record in a folder, if there is one: what it says is no longer so."""
+    (folder / RECORD_NAME).unlink(missing_ok=True)
+
+
 def require(folder: Path, stage: str, needed_by: str) -> StageRecord:
     """The record of an earlier stage.
 

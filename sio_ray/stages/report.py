@@ -69,6 +69,7 @@ def gather(config: Config) -> ReportData:
     runs = {run.name: (run, require(run.place.folder, "train", "report")) for run in train_runs(config)}
     fitted = "fit-generator" in run_order(config)
     generator = read_record(fit_generator_place(config).folder) if fitted else None
+    curve = generator.result["curve"] if generator else []  # a closed form has none
     return ReportData(
         title=config.report.title or f"SIO on {config.name}",
         config=config,
@@ -79,7 +80,7 @@ def gather(config: Config) -> ReportData:
         ood_grids=_ood_grids(config, prepared),
         quality={name: value for name, value in metrics["quality"].items() if isinstance(value, int | float)},
         classifier_curves=[Curve(name, run.arm, record.result["curve"]) for name, (run, record) in runs.items()],
-        generator_curve=Curve("generator", "generator", generator.result["curve"]) if generator else None,
+        generator_curve=Curve("generator", "generator", curve) if curve else None,
         stage_times=_stage_times(config, [record for _, record in runs.values()]),
         provenance={
             "versions": record.versions,

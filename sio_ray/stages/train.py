@@ -169,18 +169,18 @@ def open_synthetic(config: Config, real: ImageSet, needed_by: str) -> ImageSet:
     ours, theirs = real.info, synthetic.info
     if ours.image_shape != theirs.image_shape:
         raise ImageSetError(
-            f"pictures of {synthetic.uri} are {theirs.image_shape} (channels, height, width), real ones are "
+            f"pictures of {synthetic} are {theirs.image_shape} (channels, height, width), real ones are "
             f"{ours.image_shape}; draw or import the synthetic set at the size of the real one."
         )
     if ours.class_names != theirs.class_names:
         raise ImageSetError(
-            f"classes of {synthetic.uri} are {list(theirs.class_names)}, of the real set {list(ours.class_names)}; "
+            f"classes of {synthetic} are {list(theirs.class_names)}, of the real set {list(ours.class_names)}; "
             "give a synthetic set with the same classes in the same order."
         )
     empty = [theirs.class_names[c] for c, count in enumerate(synthetic.manifest.class_counts) if count == 0]
     if empty:
         raise ImageSetError(
-            f"{synthetic.uri} has no image of class {', '.join(empty)}; draw more, with generate.synthetic_ratio."
+            f"{synthetic} has no image of class {', '.join(empty)}; draw more, with generate.synthetic_ratio."
         )
     return synthetic
 
@@ -198,7 +198,7 @@ def synthetic_images(config: Config, real: ImageSet, synthetic: ImageSet) -> int
     if wanted > len(synthetic):
         raise ConfigError(
             "train.synthetic_ratio",
-            f"at most {len(synthetic) / len(real):.4g} ({len(synthetic)} images in {synthetic.uri})",
+            f"at most {len(synthetic) / len(real):.4g} ({len(synthetic)} images in {synthetic})",
             ratio,
             f"draw more with generate.synthetic_ratio={ratio:g}, or lower it",
         )

@@ -1,7 +1,7 @@
-"""The driver is killed in the middle of its work; the same command finishes it, and nothing is lost or different."""
+"""The driver is killed three times in the middle of its work; the same command finishes, and nothing is different."""
 
+import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,22 +11,20 @@ from pathlib import Path
 import pytest
 
 from sio_ray.cli import run_stages
-from sio_ray.config import load_config
-from sio_ray.stages.layout import generate_place
+from sio_ray.config import load_config, with_overrides
+from sio_ray.generate.notes import NOTES_FOLDER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
-def start(overrides):
+def start(config_file):
     """Begin to generate in a process, and a Ray cluster, of its own."""
-    command = [sys.executable, "-m", "sio_ray.cli", "generate", "digits", *overrides, "generate.num_actors=1"]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "sio_ray.cli", "generate", str(config_file)],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=environment,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         # A shell that runs the tests in the background has them, and their children, ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -40,36 +38,56 @@ def wait_for_shards(folder: Path, count, process):
         time.sleep(0.02)
 
 
-def test_a_killed_and_an_interrupted_driver_cost_nothing(finished):
-    overrides, _, _ = finished
-    # Enough work that the interruption cannot come too late: one actor, 20 shards, about 0.4 s each.
-    overrides = [*overrides, "generate.base_seed=5", "generate.synthetic_ratio=1", "generate.num_inference_steps=30"]
-    config = load_config("digits", [*overrides, "generate.num_actors=2"])
-    folder = generate_place(config).folder
-    images = folder / "images"
+def shards(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
 
-    killed = start(overrides)
-    wait_for_shards(images, 2, killed)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    survivors = {path.name: path.stat().st_mtime_ns for path in images.glob("part-*.parquet")}
-    assert not (images / "manifest.json").exists()
 
-    interrupted = start(overrides)
-    wait_for_shards(images, len(survivors) + 2, interrupted)
-    interrupted.send_signal(signal.SIGINT)
-    _, err = interrupted.communicate(timeout=60)
-    assert interrupted.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; run the same command again to continue where it stopped."
-
-    finished_at_last = run_stages(config, ["generate"])["generate"]
-    assert finished_at_last["reused"] is False
-    after = {path.name: path.stat().st_mtime_ns for path in images.glob("part-*.parquet")}
-    assert {name: after[name] for name in survivors} == survivors, "a finished shard was drawn again"
-    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == sorted(
-        [*after, "manifest.json", "plan.json", "stage.json"]
+def test_three_kills_of_the_driver_cost_nothing(ray_cluster, gaussian_generator, tmp_path):
+    images = tmp_path / "set"
+    config = with_overrides(
+        load_config("digits"),
+        {
+            "output_dir": str(tmp_path / "runs"),
+            "generate.generator": str(gaussian_generator),
+            "generate.output": str(images),
+            # Enough work that a kill cannot come too late: one actor, 24 shards, about half a second each.
+            "generate.num_images": 1200,
+            "generate.images_per_shard": 50,
+            "generate.sampler_batch_size": 25,
+            "generate.num_inference_steps": 300,
+            "generate.num_actors": 1,
+        },
     )
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(json.dumps(config.model_dump(mode="json")))
 
-    shutil.rmtree(folder)
-    undisturbed = run_stages(config, ["generate"])["generate"]
-    assert finished_at_last["result"] == undisturbed["result"]
+    survivors: dict[str, int] = {}
+    for kill in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        driver = start(config_file)
+        # An actor outlives its driver by a moment, and may end the two shards that it had been given.
+        wait_for_shards(images, len(survivors) + 4, driver)
+        if kill == signal.SIGINT:
+            driver.send_signal(kill)
+            _, err = driver.communicate(timeout=60)
+            assert driver.returncode == 130
+            assert err.splitlines()[-1] == "interrupted; run the same command again to continue where it stopped."
+        else:
+            os.killpg(driver.pid, kill)
+            driver.communicate()
+        assert not (images / "manifest.json").exists()
+        now = shards(images)
+        assert {name: now[name] for name in survivors} == survivors, "a finished shard was drawn again"
+        survivors = now
+    assert len(survivors) < 24
+
+    four_actors = with_overrides(config, {"generate.num_actors": 4})
+    finished = run_stages(four_actors, ["generate"])["generate"]
+    assert finished["reused"] is False
+    after = shards(images)
+    assert {name: after[name] for name in survivors} == survivors, "a finished shard was drawn again"
+    assert sorted(path.name for path in images.iterdir()) == sorted([*after, "manifest.json", "plan.json"])
+    assert not (images / NOTES_FOLDER).exists()
+
+    elsewhere = with_overrides(config, {"generate.output": str(tmp_path / "undisturbed")})
+    undisturbed = run_stages(elsewhere, ["generate"])["generate"]
+    assert finished["result"]["content_id"] == undisturbed["result"]["content_id"]

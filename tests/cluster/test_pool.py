@@ -3,6 +3,8 @@
 import hashlib
 import os
 import sys
+import time
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -10,9 +12,12 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
-from sio_ray.errors import GenerationError, ResourceError
+from sio_ray.errors import ConfigError, GenerationError, ResourceError
+from sio_ray.generate import pool as pool_module
+from sio_ray.generate.notes import NOTES_FOLDER, read_notes
 from sio_ray.generate.plan import Plan
-from sio_ray.generate.pool import PoolSize, draw_missing_shards
+from sio_ray.generate.pool import Patience, Pool, PoolSize
+from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.storage import Folder
 
@@ -20,29 +25,45 @@ from sio_ray.imageset.storage import Folder
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 INFO = ImageSetInfo(class_names=("a", "b", "c"), height_px=8, width_px=8, channels=3)
-PLAN = Plan(num_images=100, num_classes=3, images_per_shard=16, sampler_batch_size=5, base_seed=7)
+PLAN = Plan(num_images=100, class_weights=(1, 1, 1), images_per_shard=16, sampler_batch_size=5, base_seed=7)
 
 
+@dataclass
 class SeededSampler:
-    """Draws noise from the seed alone; dies or fails on the way if told to."""
+    """Draws noise from the seed alone; at certain seeds it dies, fails, hangs or is slow, once or always.
 
-    def __init__(self, notes: Path, die_on=(), fail_on=()):
-        self._notes, self._die_on, self._fail_on = notes, die_on, fail_on
+    Attributes:
+        notes: folder where it writes what it drew, by process.
+        die_on, hang_on: seeds at which that happens the first time.
+        fail_on, always_hang_on, always_die_on: seeds at which it happens every time.
+        raises: what it raises.
+    """
+
+    notes: Path
+    die_on: tuple = ()
+    hang_on: tuple = ()
+    fail_on: tuple = ()
+    always_hang_on: tuple = ()
+    always_die_on: tuple = ()
+    raises: Exception = field(default_factory=lambda: GenerationError("this seed gives no picture"))
+    device_name = "cpu"
 
     def sample(self, labels, seeds):
         for seed in seeds:
-            if seed in self._die_on and self._first_time(seed):
+            if seed in self.always_die_on or (seed in self.die_on and self._first_time(seed)):
                 os._exit(1)
-            if seed in self._fail_on:
-                raise GenerationError(f"seed {seed} gives no picture")
+            if seed in self.always_hang_on or (seed in self.hang_on and self._first_time(seed)):
+                time.sleep(600)
+            if seed in self.fail_on:
+                raise self.raises
         pictures = [np.random.default_rng(seed).integers(0, 256, INFO.image_shape, dtype=np.uint8) for seed in seeds]
-        with (self._notes / str(os.getpid())).open("a") as stream:
+        with (self.notes / str(os.getpid())).open("a") as stream:
             stream.write("".join(f"{seed}\n" for seed in seeds))
         return np.stack(pictures)
 
     def _first_time(self, seed):
         try:
-            (self._notes / f"died-{seed}").touch(exist_ok=False)
+            (self.notes / f"first-{seed}").touch(exist_ok=False)
         except FileExistsError:
             return False
         return True
@@ -55,15 +76,30 @@ def notes(tmp_path):
     return folder
 
 
-def draw(folder, notes, num_actors=2, max_failures=3, **sampler):
-    return draw_missing_shards(
-        partial(SeededSampler, notes, **sampler),
-        PLAN,
-        INFO,
-        Folder(str(folder)),
-        PoolSize(num_actors, threads_per_actor=1, gpus_per_actor=0),
-        max_failures_per_shard=max_failures,
+def write(folder, notes, **sampler):
+    return ShardWriter(SeededSampler(notes, **sampler), PLAN, INFO, Folder(str(folder)))
+
+
+def run(folder, notes, num_actors=2, *, patience=Patience(), size=None, **sampler):  # noqa: B008 - frozen
+    """Do what the stage does, on this sampler."""
+    pool = Pool(
+        partial(write, folder, notes, **sampler),
+        partial(adopt_shard, PLAN, INFO, Folder(str(folder)), False),
+        size or PoolSize(num_actors, threads_per_actor=1, gpus_per_actor=0),
+        patience,
     )
+    there, noted = Folder(str(folder)).list(), read_notes(Folder(str(folder)))
+    shards = {k: PLAN.shard_name(k) for k in range(PLAN.num_shards)}
+    pool.run(
+        [k for k, name in shards.items() if name not in there],
+        [k for k, name in shards.items() if name in there and k not in noted],
+    )
+    return pool
+
+
+def seeds_of(shard_id, *rows):
+    places = PLAN.places(shard_id)
+    return tuple(PLAN.seed(int(places[row])) for row in (rows or range(len(places))))
 
 
 def digests(folder):
@@ -73,54 +109,118 @@ def digests(folder):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    notes = tmp_path_factory.mktemp("notes")
-    entries = draw(folder, notes, num_actors=1)
-    assert [entry.name for entry in entries] == sorted(digests(folder))
-    assert {entry.name: entry.sha256 for entry in entries} == digests(folder)
+    pool = run(folder, tmp_path_factory.mktemp("notes"), num_actors=1)
+    assert sorted(pool.done) == list(range(PLAN.num_shards))
+    assert {shard.entry.name: shard.entry.sha256 for shard in pool.done.values()} == digests(folder)
     return digests(folder)
 
 
 def test_four_actors_write_the_bytes_of_one(tmp_path, notes, undisturbed):
-    draw(tmp_path / "set", notes, num_actors=4)
+    run(tmp_path / "set", notes, num_actors=4)
     assert digests(tmp_path / "set") == undisturbed
 
 
 def test_actors_that_die_cost_nothing(tmp_path, notes, undisturbed):
-    victims = [PLAN.shard(shard_id).seeds[3] for shard_id in (0, 2, 6)]
-    draw(tmp_path / "set", notes, die_on=victims)
-    assert len(list(notes.glob("died-*"))) == 3
+    pool = run(tmp_path / "set", notes, die_on=seeds_of(0, 3) + seeds_of(2, 3) + seeds_of(6, 3))
+    assert pool.set_aside == {}
+    assert len(list(notes.glob("first-*"))) == 3
     assert digests(tmp_path / "set") == undisturbed
     assert not list((tmp_path / "set").glob("*.partial"))
 
 
 def test_a_shard_that_keeps_failing_is_set_aside_and_retried_alone(tmp_path, notes, undisturbed):
-    bad = PLAN.shard(4).seeds[0]
-    with pytest.raises(GenerationError) as error:
-        draw(tmp_path / "set", notes, fail_on=[bad])
-    assert str(error.value) == (
-        "1 of 7 shards failed 3 times each: shards [4], labels [0, 1, 2]; the first error (shard 4): "
-        f"seed {bad} gives no picture All other shards are kept; run the same command to retry only these."
-    )
+    pool = run(tmp_path / "set", notes, fail_on=seeds_of(4, 0))
+    assert pool.set_aside == {4: "this seed gives no picture"}
     assert len(digests(tmp_path / "set")) == 6
     again = tmp_path / "again"
     again.mkdir()
-    draw(tmp_path / "set", again)
+    run(tmp_path / "set", again)
     assert digests(tmp_path / "set") == undisturbed
     drawn = {int(seed) for path in again.iterdir() for seed in path.read_text().split()}
-    assert drawn == set(PLAN.shard(4).seeds)
+    assert drawn == set(seeds_of(4))
 
 
-def test_shards_that_are_not_what_the_plan_says_are_drawn_again(tmp_path, notes, undisturbed):
-    draw(tmp_path / "set", notes)
-    third = tmp_path / "set" / PLAN.shard(2).name
+def test_a_shard_whose_actors_keep_dying_is_set_aside_too(tmp_path, notes):
+    pool = run(tmp_path / "set", notes, num_actors=1, always_die_on=seeds_of(6, 0))
+    assert list(pool.set_aside) == [6]
+    assert pool.set_aside[6].startswith("its actor died (The actor died unexpectedly")
+    assert len(digests(tmp_path / "set")) == 6
+
+
+def test_the_shard_of_a_straggler_goes_to_a_second_actor_and_the_first_whole_one_wins(tmp_path, notes, undisturbed):
+    start_s = time.monotonic()
+    pool = run(tmp_path / "set", notes, hang_on=seeds_of(1, 0))
+    assert time.monotonic() - start_s < 60, "it waited for the one that hangs"
+    assert digests(tmp_path / "set") == undisturbed
+    assert {shard.entry.name: shard.entry.sha256 for shard in pool.done.values()} == undisturbed
+
+
+def test_an_actor_that_hangs_is_replaced_and_its_shard_set_aside_in_the_end(tmp_path, notes):
+    patience = Patience(max_failures_per_shard=2, shard_timeout_s=3)
+    pool = run(tmp_path / "set", notes, num_actors=1, patience=patience, always_hang_on=seeds_of(6, 0))
+    assert pool.set_aside == {6: "took longer than generate.shard_timeout_s=3"}
+    assert len(digests(tmp_path / "set")) == 6
+
+
+def test_what_the_setting_makes_impossible_ends_the_run_at_once(tmp_path, notes):
+    error = ConfigError("generate.sampler_batch_size", "small enough for a GPU", 64, "32 fits")
+    with pytest.raises(ConfigError) as raised:
+        run(tmp_path / "set", notes, fail_on=seeds_of(3, 0), raises=error)
+    assert str(raised.value) == str(error)
+
+
+def test_shards_without_a_note_are_read_and_drawn_again_if_they_are_not_what_the_plan_says(
+    tmp_path, notes, undisturbed
+):
+    run(tmp_path / "set", notes)
+    for note in (tmp_path / "set" / NOTES_FOLDER).iterdir():
+        note.unlink()
+    first, second, third = (tmp_path / "set" / PLAN.shard_name(k) for k in range(3))
     third.write_bytes(third.read_bytes()[:-100])
-    first, second = PLAN.shard(0).name, PLAN.shard(1).name
-    (tmp_path / "set" / first).write_bytes((tmp_path / "set" / second).read_bytes())
-    (tmp_path / "set" / second).unlink()
-    draw(tmp_path / "set", notes)
+    first.write_bytes(second.read_bytes())
+    second.unlink()
+    pool = run(tmp_path / "set", notes)
+    assert digests(tmp_path / "set") == undisturbed
+    assert sorted(pool.done) == list(range(PLAN.num_shards))
+
+
+def test_fractions_of_a_gpu_share_it(tmp_path, notes, undisturbed):
+    size = PoolSize(4, threads_per_actor=1, gpus_per_actor=0.5)
+    run(tmp_path / "set", notes, size=size)
     assert digests(tmp_path / "set") == undisturbed
 
 
-def test_a_cluster_too_small_for_one_actor_is_an_error():
-    with pytest.raises(ResourceError, match=r"^generate needs 64 CPUs and 0 GPUs for one actor, .* has 4 and 0"):
-        PoolSize(0, threads_per_actor=64, gpus_per_actor=0).fit(10)
+def test_nothing_can_be_written_ends_the_run_after_a_while(tmp_path, notes, monkeypatch):
+    monkeypatch.setattr(pool_module, "_MAX_TROUBLE_IN_A_ROW", 4)
+    (tmp_path / "set").write_text("a file, where a folder should be")
+    pool = Pool(
+        partial(write, tmp_path / "set", notes),
+        partial(adopt_shard, PLAN, INFO, Folder(str(tmp_path / "set")), False),
+        PoolSize(2, threads_per_actor=1, gpus_per_actor=0),
+        Patience(),
+    )
+    with pytest.raises(GenerationError, match=r"^4 times in a row an actor died, or nothing could be .*cannot write"):
+        pool.run(range(PLAN.num_shards))
+
+
+def test_a_cluster_too_small_for_one_actor_is_an_error_after_the_wait(tmp_path, notes):
+    size = PoolSize(0, threads_per_actor=64, gpus_per_actor=0)
+    with pytest.raises(ResourceError, match=r"^generate needs 64 CPUs for one actor, no node of this Ray cluster has"):
+        run(tmp_path / "set", notes, size=size, patience=Patience(max_wait_s=0))
+
+
+@pytest.mark.parametrize(
+    ("size", "resources", "places"),
+    [
+        (PoolSize(0, 2, 0), {"CPU": 7}, 3),
+        (PoolSize(0, 1, 1), {"CPU": 16, "GPU": 4}, 4),
+        (PoolSize(0, 1, 0.5), {"CPU": 16, "GPU": 4}, 8),
+        (PoolSize(0, 1, 0.4), {"CPU": 16, "GPU": 4}, 8),  # two on each, a fifth of each is left over
+        (PoolSize(0, 4, 0.5), {"CPU": 16, "GPU": 4}, 4),
+        (PoolSize(0, 1, 1), {"CPU": 16}, 0),
+        (PoolSize(0, 1, 1, "H100"), {"CPU": 16, "GPU": 2, "accelerator_type:H100": 1}, 2),
+        (PoolSize(0, 1, 1, "H100"), {"CPU": 16, "GPU": 2, "accelerator_type:A100": 1}, 0),
+    ],
+)
+def test_places_of_a_node(size, resources, places):
+    assert size.places_on(resources) == places

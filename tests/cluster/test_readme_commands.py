@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sio_ray.cli import main
+from sio_ray.stages.layout import prepare_place, synthetic_set_uri, train_runs
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 COMMANDS = [
@@ -37,7 +38,8 @@ def run(arguments, capsys):
 
 
 def test_the_readme_has_the_commands_that_are_tested_here():
-    assert {arguments[1] for arguments in COMMANDS} == {"run", "config", "train", "tune", "evaluate"}
+    stages = {"run", "config", "train", "tune", "evaluate", "generate"}
+    assert {arguments[1] for arguments in COMMANDS} == stages | {"plan", "images", "quality"}
 
 
 def test_commands_on_digits(finished, capsys, tmp_path):
@@ -46,7 +48,8 @@ def test_commands_on_digits(finished, capsys, tmp_path):
     # The pool of the small run is a quarter of the real set; the space of the README asks for more.
     space.write_text('SPACE = {"train.real_weight": ("uniform", 0.5, 0.9)}\n')
     small = {"tune": ["tune.num_trials=1", f"tune.space={space}"]}
-    commands = [arguments for arguments in COMMANDS if arguments[2] == "digits" and arguments[1] != "config"]
+    stages = ("run", "train", "tune", "evaluate")
+    commands = [arguments for arguments in COMMANDS if arguments[1] in stages and arguments[2] == "digits"]
     assert len(commands) == 4
     for arguments in commands:
         run([*arguments[1:], *overrides, *small.get(arguments[1], [])], capsys)
@@ -72,3 +75,33 @@ def test_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch, tiny):
         where = arguments.index(">") if ">" in arguments else len(arguments)
         run([*arguments[1:where], *extra, *arguments[where:]], capsys)
     assert (tmp_path / "runs" / "mine" / "report.html").stat().st_size > 10_000
+
+
+def test_commands_on_image_sets(finished, gaussian_generator, tmp_path, capsys, monkeypatch):
+    _, config, _ = finished
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    Image.new("RGB", (40, 36), "teal").save(tmp_path / "pictures" / "cat" / "1.png")
+    names = {
+        "runs/digits": str(config.run_dir),
+        "SET": synthetic_set_uri(config),
+        "REAL": str(prepare_place(config).folder / "id" / "val"),
+        "TRAIN": str(prepare_place(config).folder / "id" / "train"),
+        "CHECKPOINT": str(train_runs(config)[0].place.folder / "checkpoint"),
+        "s3://bucket/imagenet-256": str(tmp_path / "imagenet-256"),
+        "generate.output=s3://bucket/imagenet-256": f"generate.output={tmp_path / 'imagenet-256'}",
+    }
+    small = [
+        f"generate.generator={gaussian_generator}",
+        *("generate.num_images=50", "generate.num_classes=3", "generate.image_size_px=null", "generate.dtype=float32"),
+        *("generate.gpus_per_actor=0", f"output_dir={tmp_path}"),
+    ]
+    commands = [arguments[1:] for arguments in COMMANDS if arguments[1] in ("plan", "generate", "images", "quality")]
+    assert len(commands) == 8
+    for arguments in commands:
+        extra = small if arguments[0] == "generate" else []
+        run([names.get(argument, argument) for argument in arguments] + extra, capsys)
+    with Image.open("sheet.png") as sheet:
+        assert sheet.height > 100
+    assert len(list(Path("tars").glob("*.tar"))) > 1
+    assert list(tmp_path.glob("quality-*/quality.png"))

@@ -12,7 +12,7 @@ from sio_ray.classifier.checkpoint import load_classifier
 from sio_ray.cli import main, run_stages
 from sio_ray.config import load_config
 from sio_ray.errors import CheckpointError, ConfigError, ImageSetError, ResourceError, StageError
-from sio_ray.generate.sampler import load_pipeline
+from sio_ray.generate.generator import find_generator
 from sio_ray.imageset import ImageSet, write_image_set
 from sio_ray.stages import stage_function
 from sio_ray.stages.layout import run_order
@@ -40,7 +40,7 @@ def test_every_stage_leaves_what_the_next_one_reads(finished):
 def test_the_generator_opens_as_a_pipeline_of_safetensors(finished):
     _, _, outcomes = finished
     folder = f"{outcomes['fit-generator']['output']}/model"
-    assert load_pipeline(folder).num_classes == 6
+    assert find_generator(str(folder)).num_classes == 6
     curve = outcomes["fit-generator"]["result"]["curve"]
     assert [point["step"] for point in curve] == [10, 20, 30]
     assert curve[-1]["loss"] < curve[0]["loss"]

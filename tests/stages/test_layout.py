@@ -43,6 +43,8 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "prepare.images_per_ood_set": (7, EVERYTHING),
     "prepare.num_outliers": (7, EVERYTHING),
     "prepare.seed": (7, EVERYTHING),
+    "fit_generator.kind": ("gaussian", FIT_GENERATOR),
+    "fit_generator.gaussian_rank": (7, NOTHING),  # of a kind that is not in use
     "fit_generator.block_out_channels": ([8], FIT_GENERATOR),
     "fit_generator.layers_per_block": (3, FIT_GENERATOR),
     "fit_generator.attention": (False, FIT_GENERATOR),
@@ -53,23 +55,46 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "fit_generator.ema_decay": (0.5, FIT_GENERATOR),
     "fit_generator.label_dropout": (0.5, FIT_GENERATOR),
     "fit_generator.gradient_clip_norm": (0.5, FIT_GENERATOR),
+    "fit_generator.precision": ("bfloat16", FIT_GENERATOR),
+    "fit_generator.compile": (True, FIT_GENERATOR),
     "fit_generator.seed": (7, FIT_GENERATOR),
     "fit_generator.report_every_steps": (7, NOTHING),
+    "fit_generator.preview_every_steps": (7, NOTHING),
     "fit_generator.num_workers": (7, NOTHING),
     "fit_generator.cpus_per_worker": (7, NOTHING),
     "fit_generator.gpus_per_worker": (1, NOTHING),
     "generate.generator": ("/a/generator", GENERATE),
+    "generate.output": ("/a/set", GENERATE),
     "generate.synthetic_ratio": (2.5, GENERATE),
+    "generate.num_images": (7, GENERATE),
+    "generate.labels": ("proportional", GENERATE),
+    "generate.num_classes": (6, GENERATE),
+    "generate.class_names": (["zero"], GENERATE),
+    "generate.class_ids": ([7], GENERATE),
+    "generate.prompt": ("{class_name}", GENERATE),
+    "generate.negative_prompt": ("blurry", GENERATE),
+    "generate.image_size_px": (64, GENERATE),
     "generate.base_seed": (7, GENERATE),
     "generate.scheduler": ("edm_euler", GENERATE),
     "generate.num_inference_steps": (7, GENERATE),
     "generate.guidance_scale": (2.5, GENERATE),
+    "generate.guidance_interval": ([0.5, 5.0], GENERATE),
+    "generate.clip_denoised": (False, GENERATE),
+    "generate.dtype": ("bfloat16", GENERATE),
+    "generate.compile": (True, GENERATE),
     "generate.sampler_batch_size": (7, GENERATE),
     "generate.images_per_shard": (7, GENERATE),
+    "generate.curation.classifier": ("/a/classifier", GENERATE),
+    "generate.curation.min_confidence": (0.5, NOTHING),  # of a rule that is not in use
+    "generate.curation.max_confidence": (0.5, NOTHING),
+    "generate.curation.max_attempts": (7, NOTHING),
     "generate.threads_per_actor": (7, GENERATE),
+    "generate.accelerator_type": ("H100", GENERATE),
     "generate.gpus_per_actor": (0.5, NOTHING),
     "generate.num_actors": (7, NOTHING),
     "generate.max_failures_per_shard": (7, NOTHING),
+    "generate.shard_timeout_s": (7.0, NOTHING),
+    "generate.max_wait_s": (7.0, NOTHING),
     "train.arms": (["sio"], EVALUATE),
     "train.seeds": ([0, 7], EVALUATE),
     "train.network": ("resnet18_32px", BOTH_ARMS),
@@ -160,6 +185,27 @@ def test_an_image_folder_is_decided_by_its_own_fields(key: str, value: Any, expe
     assert {name for name in before if before[name] != after[name]} == expected
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("fit_generator.kind=gaussian", "fit_generator.gaussian_rank", 7, FIT_GENERATOR),
+        ("fit_generator.kind=gaussian", "fit_generator.num_steps", 7, NOTHING),
+        ("fit_generator.kind=gaussian", "fit_generator.block_out_channels", [8], NOTHING),
+        ("generate.curation.classifier=/a/classifier", "generate.curation.min_confidence", 0.5, GENERATE),
+        ("generate.curation.classifier=/a/classifier", "generate.curation.max_attempts", 7, GENERATE),
+    ],
+)
+def test_the_fields_of_what_is_in_use_decide(section: str, key: str, value: Any, expected: set[str]) -> None:
+    config = load_config("digits", [section])
+    before, after = fingerprints(config), fingerprints(with_overrides(config, {key: value}))
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+def test_a_set_that_stands_alone_does_not_depend_on_a_training_set() -> None:
+    config = load_config("digits", ["generate.generator=/a/generator", "generate.num_images=10"])
+    assert generate_place(config) == generate_place(with_overrides(config, {"prepare.seed": 7}))
+
+
 def test_with_a_given_generator_the_fitted_one_decides_nothing() -> None:
     config = load_config("digits", ["generate.generator=/a/generator"])
     before, after = fingerprints(config), fingerprints(with_overrides(config, {"fit_generator.num_steps": 7}))
@@ -182,6 +228,7 @@ def test_the_same_file_by_a_relative_or_an_absolute_path_is_the_same_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "inputs" / "this").mkdir(parents=True)  # or it would be a generator's hub id
     for key in ("prepare.root", "generate.generator", "train.synthetic_set"):
         config = load_config("digits", ["prepare.source=image_folder", "prepare.root=/pictures", "output_dir=/out"])
         relative = with_overrides(config, {key: "inputs/this"})
@@ -199,7 +246,8 @@ def test_the_synthetic_set_is_found_by_workers_with_another_working_directory(
     config = load_config("digits")
     assert synthetic_set_uri(config) == str(generate_place(config).folder / "images")
     for given, expected in (("a/set", f"{tmp_path}/a/set"), ("/a/set", "/a/set"), ("s3://a/set", "s3://a/set")):
-        assert synthetic_set_uri(with_overrides(config, {"train.synthetic_set": given})) == expected
+        for key in ("train.synthetic_set", "generate.output"):
+            assert synthetic_set_uri(with_overrides(config, {key: given})) == expected
 
 
 def test_every_run_has_a_folder_of_its_own_that_other_seeds_and_arms_do_not_move() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sio_ray.generate import quality
-from sio_ray.generate.quality import memorisation, nearest_distance
+from sio_ray.quality import memorisation as module
+from sio_ray.quality.memorisation import NearestSearch, compare_distances, memorisation, nearest_distance
 
 RNG = np.random.default_rng(0)
 
@@ -15,13 +15,27 @@ def pictures(count: int, shape: tuple[int, ...] = (3, 6, 5)) -> np.ndarray:
     return RNG.integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1024])
-def test_distances_are_those_of_brute_force(monkeypatch, chunk):
-    monkeypatch.setattr(quality, "_CHUNK", chunk)
+@pytest.mark.parametrize("pictures_per_block", [0.5, 7, 1024])
+def test_distances_are_those_of_brute_force_however_the_work_is_cut(monkeypatch, pictures_per_block):
     images, bank = pictures(40), pictures(60)
+    monkeypatch.setattr(module, "_VALUES_PER_BLOCK", int(pictures_per_block * bank[0].size))
     difference = (images[:, None].astype(np.float64) - bank[None]) / 255
-    expected = np.sqrt((difference**2).mean(axis=(2, 3, 4))).min(axis=1)
-    np.testing.assert_allclose(nearest_distance(images, bank), expected, rtol=1e-12)
+    distances = np.sqrt((difference**2).mean(axis=(2, 3, 4)))
+    np.testing.assert_allclose(nearest_distance(images, bank), distances.min(axis=1), rtol=1e-12)
+    search = NearestSearch(images)
+    for part in (bank[:13], bank[13:14], bank[14:]):
+        search.add(part)
+    np.testing.assert_allclose(search.distances, distances.min(axis=1), rtol=1e-12)
+    np.testing.assert_array_equal(search.positions, distances.argmin(axis=1))
+
+
+def test_the_first_of_equal_training_pictures_is_named_and_one_not_yet_searched_is_infinitely_far():
+    bank = pictures(9)
+    search = NearestSearch(bank[[4]])
+    assert search.distances == [np.inf]
+    search.add(bank)
+    search.add(bank)
+    assert search.positions == [4]
 
 
 def test_black_and_white_are_one_apart_and_a_grey_level_is_a_255th():
@@ -53,3 +67,19 @@ def test_exact_copies_are_counted_even_if_a_held_out_picture_is_a_duplicate_of_a
     found = memorisation(np.concatenate([train[:6], pictures(10)]), train, held_out)
     assert found.copy_distance == 0
     assert found.num_copies == 6
+
+
+def test_copies_of_the_classes_add_up_to_those_of_the_set():
+    of_synthetic, of_held_out = RNG.random(100), 0.3 + RNG.random(50)
+    labels, held_out_labels = RNG.integers(0, 3, 100), RNG.integers(0, 3, 50)
+    whole = compare_distances(of_synthetic, of_held_out, of_held_out.min())
+    parts = [
+        compare_distances(of_synthetic[labels == c], of_held_out[held_out_labels == c], of_held_out.min())
+        for c in range(3)
+    ]
+    assert sum(part.num_copies for part in parts) == whole.num_copies == (of_synthetic < of_held_out.min()).sum() > 0
+
+
+def test_the_relative_distance_has_no_value_where_held_out_pictures_are_all_duplicates():
+    assert compare_distances(np.ones(3), np.full(3, 2.0), 0).relative_distance == 0.5
+    assert compare_distances(np.ones(3), np.zeros(3), 0).relative_distance is None

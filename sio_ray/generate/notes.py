@@ -1,0 +1,87 @@
+"""Notes beside a set in the making: one small file per finished shard, so that a resume need not read the shard."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sio_ray.imageset import ShardEntry
+from sio_ray.imageset.storage import Folder
+
+#: Readers of Parquet folders skip names that begin with an underscore.
+NOTES_FOLDER = "_drawn"
+
+#: Small files of an object store are read so many at a time.
+_CONCURRENT_READS = 16
+
+
+class Seconds(BaseModel):
+    """Where the time of a shard, or of many, went.
+
+    Attributes:
+        sample_s: in the sampler and the curation rule, wall clock.
+        encode_s: in the PNG encoder, CPU time of a thread beside the sampler.
+        write_s: packing, hashing and writing, beside the next shard's sampling.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    sample_s: float = 0.0
+    encode_s: float = 0.0
+    write_s: float = 0.0
+
+    def __add__(self, other: Seconds) -> Seconds:
+        return Seconds(
+            sample_s=self.sample_s + other.sample_s,
+            encode_s=self.encode_s + other.encode_s,
+            write_s=self.write_s + other.write_s,
+        )
+
+
+class DrawnShard(BaseModel):
+    """A shard that is written.
+
+    Attributes:
+        shard_id: from 0.
+        entry: its line of the manifest.
+        seconds: where its time went.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    shard_id: int
+    entry: ShardEntry
+    seconds: Seconds = Seconds()
+
+
+def write_note(folder: Folder, drawn: DrawnShard) -> None:
+    """Note that a shard is written; called after the shard itself."""
+    folder.subfolder(NOTES_FOLDER).write_bytes(f"{drawn.entry.name}.json", drawn.model_dump_json().encode())
+
+
+def read_notes(folder: Folder) -> dict[int, DrawnShard]:
+    """Shard id to what was noted, for every shard that is there with the size that was noted.
+
+    A note that cannot be read counts for nothing: its shard is then read itself.
+    """
+    notes = folder.subfolder(NOTES_FOLDER)
+    sizes = folder.list()
+
+    def read(name: str) -> DrawnShard | None:
+        try:
+            drawn = DrawnShard.model_validate_json(notes.read_bytes(name))
+        except (ValidationError, FileNotFoundError):
+            return None
+        return drawn if sizes.get(drawn.entry.name) == drawn.entry.num_bytes else None
+
+    with ThreadPoolExecutor(_CONCURRENT_READS) as readers:
+        return {drawn.shard_id: drawn for drawn in readers.map(read, notes.list()) if drawn is not None}
+
+
+def delete_notes(folder: Folder) -> None:
+    """Delete all notes; the manifest says it all now."""
+    notes = folder.subfolder(NOTES_FOLDER)
+    with ThreadPoolExecutor(_CONCURRENT_READS) as writers:
+        list(writers.map(notes.delete, notes.list()))
+    notes.delete_folder()

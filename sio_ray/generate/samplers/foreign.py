@@ -1,0 +1,123 @@
+"""What DiT and text-to-image pipelines of diffusers have in common: how they are loaded, and what is asked of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers.utils.logging import disable_progress_bar
+from torch import Tensor
+
+from sio_ray.config import GenerateConfig
+from sio_ray.diffusion.schedulers import FOREIGN_SCHEDULERS
+from sio_ray.errors import CheckpointError, GenerationError
+from sio_ray.generate.generator import Generator
+from sio_ray.generate.samplers.pictures import (
+    MIN_SHARE_OF_GREYS,
+    constant,
+    fit_to_set,
+    not_finite,
+    refuse_bad,
+    to_uint8,
+)
+from sio_ray.imageset import ImageSetInfo
+from sio_ray.imageset.pictures import UInt8Array
+
+#: Left out where a pipeline has them: the safety checker puts black pictures in place of what it dislikes, and a
+#: watermark would tell synthetic from real.
+_LEFT_OUT = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False, "watermarker": None}
+
+
+def load_foreign(generator: Generator, config: GenerateConfig, device: str) -> Any:
+    """Load a pipeline of diffusers: safetensors only, diffusers' own classes only.
+
+    With `dtype: bfloat16` all but the VAE runs in it; the VAE stays in float32, as its errors go straight to pixels.
+
+    Raises:
+        CheckpointError: it does not load.
+    """
+    kind = getattr(diffusers, generator.pipeline_class)
+    left_out = {name: _LEFT_OUT[name] for name in _LEFT_OUT.keys() & inspect.signature(kind.__init__).parameters.keys()}
+    disable_progress_bar()
+    try:
+        pipeline = kind.from_pretrained(
+            generator.location,
+            revision=generator.revision,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            dtype={"default": getattr(torch, config.dtype), "vae": torch.float32},
+            **left_out,
+        )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
+        raise CheckpointError(
+            f"{generator.location} holds no {generator.pipeline_class} that loads ({str(error).splitlines()[0]}); "
+            "give generate.generator a folder that diffusers wrote with safetensors, whole."
+        ) from error
+    if config.scheduler is not None:
+        pipeline.scheduler = FOREIGN_SCHEDULERS[config.scheduler].from_config(pipeline.scheduler.config)
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    if config.dtype != "float32" and getattr(pipeline, "vae", None) is not None:
+        _decode_in_float32(pipeline.vae)
+    if config.compile:
+        (getattr(pipeline, "transformer", None) or pipeline.unet).compile(dynamic=False)
+    return pipeline
+
+
+def _decode_in_float32(vae: Any) -> None:
+    decode = vae.decode
+    vae.decode = lambda latents, *args, **kwargs: decode(latents.float(), *args, **kwargs)
+
+
+def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per image: its noise depends on no batch mate and on no device."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def finish(
+    pictures: Tensor,
+    generator: Generator,
+    config: GenerateConfig,
+    info: ImageSetInfo,
+    labels: npt.NDArray[np.int64],
+    seeds: Sequence[int],
+) -> UInt8Array:
+    """Refuse what is no picture, and bring the others to the set's shape.
+
+    These pipelines clip inside, so what they overshoot by cannot be seen; blown out is a picture of black and white
+    alone.
+
+    Args:
+        pictures: (B, C, H, W) in [0, 1].
+        generator: what drew them.
+        config: what was asked for.
+        info: of the set.
+        labels: (B,) of the pictures.
+        seeds: one per picture.
+
+    Raises:
+        GenerationError: a picture is no picture, or of another shape than the set's and nothing says to resize it.
+    """
+    greys = ((pictures > 0) & (pictures < 1)).flatten(1).float().mean(1)
+    refuse_bad(
+        {
+            "is not finite": not_finite(pictures),
+            "is constant": constant(pictures),
+            "is blown out to black and white": greys < MIN_SHARE_OF_GREYS,
+        },
+        labels,
+        seeds,
+        "lower generate.guidance_scale, or use another generate.scheduler, more generate.num_inference_steps or "
+        "generate.dtype=float32",
+    )
+    if config.image_size_px is None and tuple(pictures.shape[1:]) != info.image_shape:
+        raise GenerationError(
+            f"{generator.location} draws pictures of shape {tuple(pictures.shape[1:])}, the set has "
+            f"{info.image_shape}; set generate.image_size_px, so that they are resized."
+        )
+    return fit_to_set(to_uint8(pictures), info)
