@@ -98,7 +98,7 @@ def main() -> None:
     """Run, check, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_281_167)
-    parser.add_argument("--steps", type=int, default=4, help="denoising steps")
+    parser.add_argument("--steps", type=int, default=2, help="denoising steps")
     parser.add_argument("--actor-kills", type=int, default=20)
     parser.add_argument("--driver-kills", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="to work in, deleted at the end; a temporary one if not given")
@@ -163,7 +163,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     verify = [sys.executable, "-m", "sio_ray.cli", "images", "verify", str(images)]
     checked = subprocess.run(verify, capture_output=True, text=True, check=False)
     manifest = Manifest.read(Folder(str(images)))
-    rss = np.array([mb for _, _, mb in watcher.rss_mb])
+    rss = np.array([mb for _, _, mb in watcher.rss_mb if mb])
     tenth = 1 + len(rss) // 10
     return {
         "machine": machine(),
