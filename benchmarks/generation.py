@@ -32,7 +32,8 @@ import numpy as np
 
 from sio_ray.config import ClusterConfig, FitGeneratorConfig, GenerateConfig
 from sio_ray.generate.notes import DrawnShard, Seconds
-from sio_ray.generate.pool import Patience, Pool, PoolSize
+from sio_ray.generate.pool import Pool
+from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.imageset import ImageSetInfo, ShardEntry
 from sio_ray.imageset.storage import Folder
 

@@ -1,5 +1,6 @@
 """Typed, validated config of every stage: YAML in, errors that name the field, the rule and the remedy."""
 
+from sio_ray.config.generator_sections import CurationConfig, FitGeneratorConfig, GenerateConfig
 from sio_ray.config.loading import (
     build_config,
     dotted_keys,
@@ -8,16 +9,14 @@ from sio_ray.config.loading import (
     to_yaml,
     with_overrides,
 )
+from sio_ray.config.section import Section
 from sio_ray.config.sections import (
     STAGES,
     ClusterConfig,
     Config,
     EvaluateConfig,
-    FitGeneratorConfig,
-    GenerateConfig,
     PrepareConfig,
     ReportConfig,
-    Section,
     TrainConfig,
     TuneConfig,
 )
@@ -26,6 +25,7 @@ __all__ = [
     "STAGES",
     "ClusterConfig",
     "Config",
+    "CurationConfig",
     "EvaluateConfig",
     "FitGeneratorConfig",
     "GenerateConfig",

@@ -13,7 +13,8 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from sio_ray.config.sections import Config, extra_of
+from sio_ray.config.section import extra_of
+from sio_ray.config.sections import Config
 from sio_ray.errors import ConfigError
 
 

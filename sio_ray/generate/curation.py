@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from sio_ray.classifier.checkpoint import load_classifier
-from sio_ray.config.sections import CurationConfig
+from sio_ray.config import CurationConfig
 from sio_ray.errors import ImageSetError
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pictures import UInt8Array

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from sio_ray.cluster import limit_threads
-from sio_ray.config import GenerateConfig
 from sio_ray.errors import CheckpointError, ConfigError, GenerationError, ImageSetError, ResourceError
 from sio_ray.generate.notes import DrawnShard
+from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.progress import console
 
 if TYPE_CHECKING:  # an actor loads torch only if its sampler does
@@ -38,80 +38,6 @@ _SAY_WAITING_S = 30.0
 
 #: Errors of the setting, not of a shard: they would come again on every actor.
 _FATAL = (ConfigError, CheckpointError, ImageSetError)
-
-
-@dataclass(frozen=True)
-class PoolSize:
-    """What the pool asks Ray for.
-
-    Attributes:
-        num_actors: at the most; 0 takes as many as the cluster fits, now and as it grows and shrinks.
-        threads_per_actor: CPU cores of each, and its threads.
-        gpus_per_actor: GPUs (or a fraction of one) of each.
-        accelerator_type: the one kind of GPU that will do; None takes any.
-    """
-
-    num_actors: int
-    threads_per_actor: int
-    gpus_per_actor: float
-    accelerator_type: str | None = None
-
-    def places_on(self, resources: dict[str, float]) -> int:
-        """How many such actors a node with these resources holds if it holds nothing else."""
-        if self.accelerator_type and f"accelerator_type:{self.accelerator_type}" not in resources:
-            return 0
-        places = int(resources.get("CPU", 0) // self.threads_per_actor)
-        if self.gpus_per_actor:
-            # An actor's fraction is of one GPU; it is not put together from two.
-            places = min(places, int(resources.get("GPU", 0)) * int(1 / self.gpus_per_actor + 1e-6))
-        return places
-
-    def capacity(self) -> int:
-        """How many such actors the nodes that are alive hold if they hold nothing else."""
-        return sum(self.places_on(node["Resources"]) for node in ray.nodes() if node["Alive"])
-
-    def wanted(self) -> int:
-        """How many actors there should be now; one at least, so that a cluster that scales by demand sees some."""
-        return self.num_actors or max(1, self.capacity())
-
-    def describe(self) -> str:
-        """What one actor needs, in words."""
-        gpus = f" and {self.gpus_per_actor:g} GPUs" if self.gpus_per_actor else ""
-        return f"{self.threads_per_actor} CPUs{gpus}{f' ({self.accelerator_type})' if self.accelerator_type else ''}"
-
-    def no_place(self) -> ResourceError:
-        """The error for a cluster that holds no such actor."""
-        have = ray.cluster_resources()
-        return ResourceError(
-            f"generate needs {self.describe()} for one actor, no node of this Ray cluster has that (in all it has "
-            f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs); lower generate.threads_per_actor or "
-            "generate.gpus_per_actor, or connect to a larger cluster by cluster.address. Finished shards are kept."
-        )
-
-    def options(self) -> dict[str, Any]:
-        """Options of the actor for Ray."""
-        kind = {"accelerator_type": self.accelerator_type} if self.accelerator_type else {}
-        return {"num_cpus": self.threads_per_actor, "num_gpus": self.gpus_per_actor, **kind}
-
-
-def pool_size(section: GenerateConfig) -> PoolSize:
-    """What a config asks for."""
-    return PoolSize(section.num_actors, section.threads_per_actor, section.gpus_per_actor, section.accelerator_type)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How much trouble the pool bears.
-
-    Attributes:
-        max_failures_per_shard: then a shard is set aside.
-        shard_timeout_s: an actor that needs longer for a shard is replaced.
-        max_wait_s: how long no actor may find a place in the cluster.
-    """
-
-    max_failures_per_shard: int = 3
-    shard_timeout_s: float = 3600.0
-    max_wait_s: float = 1800.0
 
 
 class ShardActor:

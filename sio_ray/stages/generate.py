@@ -83,7 +83,8 @@ def _work(config: Config) -> dict[str, Any]:
 
 def _draw(config: Config, job: Job) -> Seconds:
     """Draw what is missing, then commit the set; returns the seconds of all actors together."""
-    from sio_ray.generate.pool import Patience, Pool, pool_size
+    from sio_ray.generate.pool import Pool
+    from sio_ray.generate.resources import Patience, pool_size
 
     section, plan = config.generate, job.plan
     connect(config.cluster)

@@ -16,7 +16,8 @@ from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
 from sio_ray.generate.plan import Plan
-from sio_ray.generate.pool import Patience, Pool, PoolSize
+from sio_ray.generate.pool import Pool
+from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.storage import Folder

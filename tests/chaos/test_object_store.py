@@ -13,7 +13,8 @@ from sio_ray.errors import GenerationError, ImageSetError
 from sio_ray.generate import pool as pool_module
 from sio_ray.generate.notes import delete_notes, read_notes
 from sio_ray.generate.plan import Plan
-from sio_ray.generate.pool import Patience, Pool, PoolSize
+from sio_ray.generate.pool import Pool
+from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSet, ImageSetInfo, Manifest, clients
 from sio_ray.imageset.storage import Folder

@@ -16,7 +16,8 @@ from sio_ray.errors import ConfigError, GenerationError, ResourceError
 from sio_ray.generate import pool as pool_module
 from sio_ray.generate.notes import NOTES_FOLDER, read_notes
 from sio_ray.generate.plan import Plan
-from sio_ray.generate.pool import Patience, Pool, PoolSize
+from sio_ray.generate.pool import Pool
+from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.storage import Folder

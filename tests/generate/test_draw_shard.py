@@ -9,8 +9,7 @@ import pytest
 import torch
 from noise_sampler import NoiseSampler
 
-from sio_ray.config import GenerateConfig
-from sio_ray.config.sections import CurationConfig
+from sio_ray.config import CurationConfig, GenerateConfig
 from sio_ray.errors import ConfigError, GenerationError, ImageSetError
 from sio_ray.generate.generator import find_generator
 from sio_ray.generate.notes import NOTES_FOLDER, delete_notes, read_notes
