@@ -117,7 +117,7 @@ def test_a_corrupt_shard_is_named_and_its_remedy_works(finished, capsys):
     again = run_stages(config, ["generate"])["generate"]
     assert not again["reused"]
     assert shard.read_bytes() == whole
-    assert again["result"] == outcomes["generate"]["result"]
+    assert again["result"]["content_id"] == outcomes["generate"]["result"]["content_id"]
 
 
 def test_the_report_stands_alone(finished):
@@ -139,8 +139,11 @@ def test_a_stage_without_its_input_says_which_to_run(tmp_path, tiny):
     assert not list(config.run_dir.rglob("*"))
 
 
-def test_gpus_that_are_not_there_are_refused_before_work(finished):
+def test_gpus_that_are_not_there_are_refused_before_work(finished, ray_cluster, monkeypatch):
     overrides, _, _ = finished
+    cpus = {"CPU": 4.0, "memory": 1e9}
+    monkeypatch.setattr(ray_cluster, "cluster_resources", lambda: cpus)
+    monkeypatch.setattr(ray_cluster, "nodes", lambda: [{"Alive": True, "Resources": cpus}])
     for stage, field, new_work in (
         ("fit-generator", "fit_generator.gpus_per_worker=1", "fit_generator.seed=9"),
         ("train", "train.gpus_per_worker=1", "train.weight_decay=0"),

@@ -11,7 +11,7 @@ import torch
 from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from sio_ray.config.sections import SchedulerName
+from sio_ray.config.generator_sections import SchedulerName
 from sio_ray.diffusion.schedulers import EDM_SCHEDULERS, FOREIGN_SCHEDULERS, SCHEDULERS, VP_SCHEDULERS, Solver, can_take
 
 # NumPy's remarks on what diffusers does with tensors.
