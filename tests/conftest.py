@@ -39,8 +39,8 @@ TINY = (
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """Under `pytest -n`, keep together what shares a costly fixture: a file, or the run of all stages."""
-    if config.pluginmanager.hasplugin("xdist"):
+    """In a worker of `pytest -n`: keep together what shares a costly fixture, a file or the run of all stages."""
+    if hasattr(config, "workerinput"):
         for item in items:
             group = "finished" if "finished" in item.fixturenames else item.nodeid.split("::")[0]
             item.add_marker(pytest.mark.xdist_group(group))
