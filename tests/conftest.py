@@ -37,15 +37,6 @@ TINY = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config, items):
-    """In a worker of `pytest -n`: keep together what shares a costly fixture, a file or the run of all stages."""
-    if hasattr(config, "workerinput"):
-        for item in items:
-            group = "finished" if "finished" in item.fixturenames else item.nodeid.split("::")[0]
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def tiny():
     """Overrides that make the digits preset small."""
