@@ -37,18 +37,17 @@ def _compare(model: Path, batch: int, steps: int, peak: float) -> Any:
     generator = find_generator(str(model))
     labels = np.arange(batch, dtype=np.int64) % 10
 
-    def sampler_with(**levers: Any) -> Any:
+    def ours(**levers: Any) -> Callable[[], Any]:
         section = GenerateConfig(
-            generator=str(model), num_images=batch, num_inference_steps=steps, guidance_scale=1.5, **levers
+            generator=str(model),
+            num_images=batch,
+            num_inference_steps=steps,
+            guidance_scale=1.5,
+            gpus_per_actor=1,
+            **levers,
         )
         plan, info = plan_of(section, generator, None)
-        return Job(section, plan, info, generator, Folder(str(model / "unused"))), info
-
-    def ours(**levers: Any) -> Callable[[], Any]:
-        job, _ = sampler_with(**levers)
-        from sio_ray.generate.samplers import open_sampler
-
-        sampler = open_sampler(generator, job.section, job.info, "cuda")
+        sampler = Job(section, plan, info, generator, Folder(str(model / "unused"))).make_sampler()
         return lambda: sampler.sample(labels, range(batch))
 
     pipeline = _plain_pipeline(model).to("cuda")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sio_ray.datasets.drawn import draw_far_ood, draw_mixing, draw_outliers
 from sio_ray.datasets.source import SourceCollection, SourceSet
 from sio_ray.datasets.split import split_by_class
 from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.imageset.foreign_pictures import bombs_are_errors, decoding, in_colours
 from sio_ray.imageset.pictures import UInt8Array
 from sio_ray.progress import progress_bars
 from sio_ray.seeding import numpy_generator
@@ -190,15 +190,8 @@ def _read(per_class: list[list[Path]], config: PrepareConfig) -> SourceSet:
 
 def _read_picture(path: Path, size_px: int, channels: int) -> UInt8Array:
     """Decode, turn upright, bring to grey or RGB, scale the shorter side and cut the middle; (C, H, W) uint8."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns up to twice its limit on pixels; here the limit is the limit.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                upright = _in_colours(ImageOps.exif_transpose(picture), "L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ImageSetError(f"picture {path} cannot be decoded ({reason}); replace or delete it.") from error
+    with bombs_are_errors(), decoding(str(path)), Image.open(path) as picture:
+        upright = in_colours(ImageOps.exif_transpose(picture), "L" if channels == 1 else "RGB")
     side = min(upright.size)
     left, top = (upright.width - side) / 2, (upright.height - side) / 2
     # Cutting within the resize is exact to a fraction of a pixel, and skips what would be cut away.
@@ -207,15 +200,3 @@ def _read_picture(path: Path, size_px: int, channels: int) -> UInt8Array:
     )
     pixels = np.asarray(square, dtype=np.uint8)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def _in_colours(picture: Image.Image, mode: str) -> Image.Image:
-    """To `L` or `RGB`, whatever the picture is in; what is transparent becomes black."""
-    if picture.mode.startswith("I;16"):
-        # Pillow would clip 16 bits at 255.
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, picture)
-    return picture.convert(mode)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from sio_ray.imageset.storage import Folder
+from sio_ray.plot_style import plot_style
 from sio_ray.training.loop import Point
 
 CURVE_NAME, PLOT_NAME = "curve.json", "loss.png"
@@ -20,23 +19,6 @@ CURVE_NAME, PLOT_NAME = "curve.json", "loss.png"
 _MAX_MARKERS = 60
 
 _INK, _MUTED, _RULE = "#1f2328", "#59636e", "#e3e6ea"
-_STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _MUTED,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 3,
-}
 
 
 def write_curve(folder: Folder, points: list[Point]) -> None:
@@ -56,9 +38,9 @@ def write_curve(folder: Folder, points: list[Point]) -> None:
 def draw_loss(points: list[Point]) -> bytes:
     """Loss against step as a PNG; the loss axis is logarithmic, for what matters is at its end."""
     steps, losses = np.array([(point["step"], point["loss"]) for point in points]).T
-    with mpl.rc_context():
-        mpl.rcdefaults()  # A matplotlibrc on this machine must not change the picture.
-        mpl.rcParams.update(_STYLE)
+    with plot_style(
+        ink=_INK, muted=_MUTED, rule=_RULE, font_size_pt=9, axes_grid=True, lines_linewidth=1.3, lines_markersize=3
+    ):
         figure = Figure(figsize=(5, 2.9), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         axes.plot(steps, losses, color=_INK, marker="o" if len(steps) <= _MAX_MARKERS else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -54,8 +54,7 @@ def calibrate(sampler: Sampler, plan: Plan, sizes: list[int]) -> list[Calibratio
                 break
             if size < plan.sampler_batch_size:
                 continue
-        ids = np.arange(size, dtype=np.int64)
-        batch = Batch(ids, plan.labels(ids), [plan.seed(int(i)) for i in ids], size)
+        (batch,) = replace(plan, sampler_batch_size=size).batches(np.arange(size, dtype=np.int64))
         try:
             measured.append(_measure(sampler, batch))
         except torch.OutOfMemoryError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sio_ray.config import GenerateConfig
 from sio_ray.errors import ConfigError, StageError
 from sio_ray.generate.curation import Curator
 from sio_ray.generate.generator import Generator
+from sio_ray.generate.notes import DrawnShard
 from sio_ray.generate.plan import Plan, class_weights_like
 from sio_ray.generate.samplers import Sampler, open_sampler
 from sio_ray.generate.shards import ShardWriter, adopt_shard
@@ -137,7 +139,7 @@ class Job:
         """What actors draw on."""
         return "cuda" if self.section.gpus_per_actor else "cpu"
 
-    @property
+    @cached_property
     def drawn_with(self) -> dict[str, Any]:
         """Field to JSON value, of all that the bytes of a shard depend on; what is compared on a resume."""
         section = self.section
@@ -160,7 +162,7 @@ class Job:
             **{f"versions.{name}": versions()[name] for name in _DECISIVE_PACKAGES},
         }
 
-    @property
+    @cached_property
     def full_info(self) -> ImageSetInfo:
         """Constants of the set, with where it comes from."""
         drawn_with = {name.removeprefix("generate."): value for name, value in self.drawn_with.items()}
@@ -178,7 +180,7 @@ class Job:
         curator = Curator(curation, self.info, self.device) if curation.classifier is not None else None
         return ShardWriter(self.make_sampler(), self.plan, self.full_info, self.folder, curator)
 
-    def adopt(self, shard_id: int) -> Any:
+    def adopt(self, shard_id: int) -> DrawnShard:
         """Describe a shard that is there; see `adopt_shard`."""
         is_curated = self.section.curation.classifier is not None
         return adopt_shard(self.plan, self.full_info, self.folder, is_curated, shard_id)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sio_ray.generate.plan import Plan
 from sio_ray.imageset import ShardEntry
 from sio_ray.imageset.storage import Folder
 
@@ -60,23 +62,39 @@ def write_note(folder: Folder, drawn: DrawnShard) -> None:
     folder.subfolder(NOTES_FOLDER).write_bytes(f"{drawn.entry.name}.json", drawn.model_dump_json().encode())
 
 
-def read_notes(folder: Folder) -> dict[int, DrawnShard]:
-    """Shard id to what was noted, for every shard that is there with the size that was noted.
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds of a plan's shards.
 
-    A note that cannot be read counts for nothing: its shard is then read itself.
+    Attributes:
+        noted: shard id to what was noted, for every shard that is there with the size that was noted.
+        unnoted: ids of shards that are there without a note that can be relied on; they are to be read themselves.
+        missing: ids of shards to draw.
     """
+
+    noted: dict[int, DrawnShard]
+    unnoted: list[int]
+    missing: list[int]
+
+
+def survey(folder: Folder, plan: Plan) -> Survey:
+    """See what of a plan has been drawn already; no shard is read."""
     notes = folder.subfolder(NOTES_FOLDER)
-    sizes = folder.list()
+    there = folder.list()
 
     def read(name: str) -> DrawnShard | None:
         try:
             drawn = DrawnShard.model_validate_json(notes.read_bytes(name))
         except (ValidationError, FileNotFoundError):
             return None
-        return drawn if sizes.get(drawn.entry.name) == drawn.entry.num_bytes else None
+        return drawn if there.get(drawn.entry.name) == drawn.entry.num_bytes else None
 
     with ThreadPoolExecutor(_CONCURRENT_READS) as readers:
-        return {drawn.shard_id: drawn for drawn in readers.map(read, notes.list()) if drawn is not None}
+        noted = {drawn.shard_id: drawn for drawn in readers.map(read, notes.list()) if drawn is not None}
+    others = [shard_id for shard_id in range(plan.num_shards) if shard_id not in noted]
+    unnoted = [shard_id for shard_id in others if plan.shard_name(shard_id) in there]
+    missing = [shard_id for shard_id in others if plan.shard_name(shard_id) not in there]
+    return Survey(noted, unnoted, missing)
 
 
 def delete_notes(folder: Folder) -> None:

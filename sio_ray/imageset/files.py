@@ -39,9 +39,8 @@ def open_shard(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
     Raises:
         ImageSetError: it is missing or no Parquet file.
     """
-    filesystem, path = folder._resolve(name)
     try:
-        with filesystem.open_input_file(path) as stream, pq.ParquetFile(stream) as parquet:
+        with folder.open(name) as stream, pq.ParquetFile(stream) as parquet:
             yield parquet
     except FileNotFoundError:
         raise ImageSetError(f"{folder.join(name)} is missing; run the stage that wrote the set again.") from None

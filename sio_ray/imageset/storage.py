@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote
 
+import pyarrow as pa
 from pyarrow import fs
 
 from sio_ray.errors import ResourceError
@@ -99,14 +101,17 @@ class Folder:
         """
         return {name: size for name, size in self.files().items() if not name.endswith(PARTIAL_SUFFIX)}
 
-    def find(self, name: str) -> Sequence[Folder]:
-        """This folder and those below, at any depth, that hold a file of this name; in the order of their paths.
+    @contextmanager
+    def open(self, name: str) -> Iterator[pa.NativeFile]:
+        """Open one file to read parts of it.
 
         Raises:
-            ResourceError: the folder cannot be listed.
+            FileNotFoundError: no such file.
+            OSError: it cannot be opened.
         """
-        parents = sorted(path.parent for path in map(PurePosixPath, self.files(below=True)) if path.name == name)
-        return [self if parent == PurePosixPath() else self.subfolder(str(parent)) for parent in parents]
+        filesystem, path = self._resolve(name)
+        with persist(lambda: filesystem.open_input_file(path), filesystem) as stream:
+            yield stream
 
     def read_bytes(self, name: str) -> bytes:
         """Read one whole file.

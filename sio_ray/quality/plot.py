@@ -6,11 +6,11 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from sio_ray.imageset.pictures import UInt8Array
+from sio_ray.plot_style import plot_style
 from sio_ray.quality.measure import Measures, Nearest, Quality
 
 #: With more classes, those of the lowest agreement are drawn, and the title says so.
@@ -20,31 +20,6 @@ _DPI = 200
 
 # The colours of the report on white.
 _INK, _MUTED, _RULE, _REAL, _SYNTHETIC = "#1b1e23", "#5c646e", "#dfe3e7", "#54708f", "#c2570c"
-
-_STYLE: dict[str, Any] = {
-    # Names come from the user's data; a dollar sign in one is not mathematics.
-    "text.parse_math": False,
-    "font.size": 8,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _MUTED,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
 
 #: Title of a panel and the number that it shows.
 _BARS = {"label agreement": "agreement", "precision": "precision", "recall": "recall", "coverage": "coverage"}
@@ -68,9 +43,7 @@ def draw(quality: Quality, nearest: Nearest | None) -> bytes:
         parts.append((2.2, lambda figure: _draw_distances(figure, quality, nearest)))
         height, width = nearest.train_images.shape[2:]
         parts.append((2 * 0.62 * height / width + 0.5, lambda figure: _draw_pairs(figure, nearest)))
-    with mpl.rc_context():
-        mpl.rcdefaults()  # A matplotlibrc on this machine must not change the picture.
-        mpl.rcParams.update(_STYLE)
+    with plot_style(ink=_INK, muted=_MUTED, rule=_RULE, font_size_pt=8, axes_titlesize=8, axes_titlelocation="left"):
         heights = [height for height, _ in parts]
         figure = Figure(figsize=(_WIDTH_IN, sum(heights)), layout="constrained")
         panels = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from sklearn.metrics import roc_curve
 
+from sio_ray.plot_style import plot_style
 from sio_ray.report.data import Curve
 from sio_ray.report.tables import ARM_NAMES, ARMS, Comparison, MetricTable
 
@@ -37,30 +37,14 @@ _GROUP_STYLES = {"id": ("ID", _MUTED, "-"), "near": ("near-OOD", _NEAR, "-"), "f
 _ARM_LINES = {"baseline": "--", "sio": "-", "generator": "-"}
 
 _STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sio_ray",
-    # Names come from the user's data; a dollar sign in one is not mathematics.
-    "text.parse_math": False,
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _MUTED,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.3,
+    "ink": _INK,
+    "muted": _MUTED,
+    "rule": _RULE,
+    "font_size_pt": 9,
+    "axes_grid": True,
+    "lines_linewidth": 1.3,
+    "svg_fonttype": "none",
+    "svg_hashsalt": "sio_ray",
 }
 _WIDTH_IN = 5.0
 Draw = Callable[[Any], None]
@@ -233,11 +217,9 @@ def _roc_at(
 
 def _svg(draw: Draw, name: str, label: str, height_in: float, width_in: float = _WIDTH_IN) -> str:
     """Draw on one pair of axes and make the SVG fit for a page: themed, named, without ids that clash."""
-    with mpl.rc_context(), warnings.catch_warnings():
+    with plot_style(**_STYLE), warnings.catch_warnings():
         # The reader's browser has glyphs that the font in which matplotlib measures has not.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        mpl.rcdefaults()  # A matplotlibrc on this machine must not change the page.
-        mpl.rcParams.update(_STYLE)
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.add_subplot()

@@ -10,7 +10,7 @@ from sio_ray.config import Config
 from sio_ray.errors import GenerationError
 from sio_ray.generate.generator import check_generator, find_generator
 from sio_ray.generate.job import Job, plan_of
-from sio_ray.generate.notes import Seconds, delete_notes, read_notes
+from sio_ray.generate.notes import Seconds, delete_notes, survey
 from sio_ray.imageset import Manifest
 from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
@@ -88,15 +88,12 @@ def _draw(config: Config, job: Job) -> Seconds:
 
     section, plan = config.generate, job.plan
     connect(config.cluster)
-    noted = read_notes(job.folder)
-    there = job.folder.list()
-    unnoted = [k for k in range(plan.num_shards) if k not in noted and plan.shard_name(k) in there]
-    missing = (k for k in range(plan.num_shards) if plan.shard_name(k) not in there)
-    num_there = len(noted) + len(unnoted)
+    found = survey(job.folder, plan)
+    num_there = len(found.noted) + len(found.unnoted)
     if num_there:
         console.print(f"  {num_there} of {plan.num_shards} shards are there already; drawing the others")
     with count_progress(f"drawing {job.folder.name}", plan.num_images, "images") as progress:
-        progress.advance(sum(drawn.entry.num_images for drawn in noted.values()), is_new=False)
+        progress.advance(sum(drawn.entry.num_images for drawn in found.noted.values()), is_new=False)
         pool = Pool(
             job.make_writer,
             job.adopt,
@@ -108,10 +105,10 @@ def _draw(config: Config, job: Job) -> Seconds:
             ),
             on_done=lambda drawn: progress.advance(drawn.entry.num_images, note=f"{pool.num_open} actors"),
         )
-        pool.run(missing, unnoted)
+        pool.run(found.missing, found.unnoted)
     if pool.set_aside:
         raise GenerationError(_describe_set_aside(pool.set_aside, job, section.max_failures_per_shard))
-    drawn = {**noted, **pool.done}
+    drawn = {**found.noted, **pool.done}
     entries = tuple(drawn[shard_id].entry for shard_id in range(plan.num_shards))
     if sum(entry.num_images for entry in entries) != plan.num_images:
         raise GenerationError(f"the shards of {job.folder.safe_uri} do not hold what the plan says; report this bug.")

@@ -11,7 +11,7 @@ from ray import cloudpickle
 
 from sio_ray.errors import GenerationError, ImageSetError
 from sio_ray.generate import pool as pool_module
-from sio_ray.generate.notes import delete_notes, read_notes
+from sio_ray.generate.notes import delete_notes, survey
 from sio_ray.generate.plan import Plan
 from sio_ray.generate.pool import Pool
 from sio_ray.generate.resources import Patience, PoolSize
@@ -52,21 +52,20 @@ def write(folder, grave, num_attempts):
 
 def draw(folder, grave, num_attempts=clients.NUM_ATTEMPTS):
     """Do what the stage does: draw what is missing, then commit the set; returns what was drawn now."""
-    noted, there = read_notes(folder), folder.list()
+    found = survey(folder, PLAN)
     pool = Pool(
         partial(write, folder, grave, num_attempts),
         partial(adopt_shard, PLAN, INFO, folder, False),
         PoolSize(num_actors=3, threads_per_actor=1, gpus_per_actor=0),
         Patience(),
     )
-    missing = [k for k in range(PLAN.num_shards) if PLAN.shard_name(k) not in there]
-    pool.run(missing, [k for k in range(PLAN.num_shards) if k not in noted and k not in missing])
+    pool.run(found.missing, found.unnoted)
     assert pool.set_aside == {}
-    shards = {**noted, **pool.done}
+    shards = {**found.noted, **pool.done}
     entries = tuple(shards[k].entry for k in range(PLAN.num_shards))
     Manifest(info=INFO, num_images=PLAN.num_images, class_counts=PLAN.class_counts(), shards=entries).write(folder)
     delete_notes(folder)
-    return missing
+    return found.missing
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from ray import cloudpickle
 
 from sio_ray.errors import ConfigError, GenerationError, ResourceError
 from sio_ray.generate import pool as pool_module
-from sio_ray.generate.notes import NOTES_FOLDER, read_notes
+from sio_ray.generate.notes import NOTES_FOLDER, survey
 from sio_ray.generate.plan import Plan
 from sio_ray.generate.pool import Pool
 from sio_ray.generate.resources import Patience, PoolSize
@@ -89,12 +89,8 @@ def run(folder, notes, num_actors=2, *, patience=Patience(), size=None, **sample
         size or PoolSize(num_actors, threads_per_actor=1, gpus_per_actor=0),
         patience,
     )
-    there, noted = Folder(str(folder)).list(), read_notes(Folder(str(folder)))
-    shards = {k: PLAN.shard_name(k) for k in range(PLAN.num_shards)}
-    pool.run(
-        [k for k, name in shards.items() if name not in there],
-        [k for k, name in shards.items() if name in there and k not in noted],
-    )
+    found = survey(Folder(str(folder)), PLAN)
+    pool.run(found.missing, found.unnoted)
     return pool
 
 

@@ -16,8 +16,6 @@ from torch import Tensor
 from sio_ray.diffusion.pipeline import ClassConditionalEDMPipeline
 from sio_ray.diffusion.schedulers import EDM_SCHEDULERS, SCHEDULERS, Solver
 
-# NumPy's remarks on what diffusers does with tensors.
-
 SIGMA_DATA = 0.5
 
 

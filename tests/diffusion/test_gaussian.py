@@ -19,8 +19,6 @@ from sio_ray.diffusion.pipeline import ClassConditionalEDMPipeline
 from sio_ray.diffusion.schedulers import SCHEDULERS
 from sio_ray.errors import ImageSetError
 
-# NumPy's remarks on what diffusers does with tensors.
-
 SIGMA_DATA = 0.4
 SHAPES = [(1, 3, 5), (3, 4, 2)]
 

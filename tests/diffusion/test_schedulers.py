@@ -14,8 +14,6 @@ from torch import Tensor
 from sio_ray.config.generator_sections import SchedulerName
 from sio_ray.diffusion.schedulers import EDM_SCHEDULERS, FOREIGN_SCHEDULERS, SCHEDULERS, VP_SCHEDULERS, Solver, can_take
 
-# NumPy's remarks on what diffusers does with tensors.
-
 NOISE = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
 
 

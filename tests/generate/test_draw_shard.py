@@ -12,7 +12,7 @@ from noise_sampler import NoiseSampler
 from sio_ray.config import CurationConfig, GenerateConfig
 from sio_ray.errors import ConfigError, GenerationError, ImageSetError
 from sio_ray.generate.generator import find_generator
-from sio_ray.generate.notes import NOTES_FOLDER, delete_notes, read_notes
+from sio_ray.generate.notes import NOTES_FOLDER, Survey, delete_notes, survey
 from sio_ray.generate.plan import Plan
 from sio_ray.generate.samplers import open_sampler
 from sio_ray.generate.shards import ShardWriter, adopt_shard
@@ -107,13 +107,14 @@ def test_a_batch_that_does_not_fit_says_which_one_does(info, tmp_path):
 
 def test_notes_stand_for_shards_as_long_as_these_are_there(info, tmp_path):
     folder = Folder(str(tmp_path))
+    assert survey(folder, PLAN) == Survey({}, unnoted=[], missing=[0, 1])
     writer = ShardWriter(NoiseSampler(info), PLAN, info, folder)
     drawn = [writer.draw(shard_id) for shard_id in (0, 1)]
-    assert read_notes(folder) == {0: drawn[0], 1: drawn[1]}
+    assert survey(folder, PLAN) == Survey({0: drawn[0], 1: drawn[1]}, unnoted=[], missing=[])
     (tmp_path / drawn[0].entry.name).write_bytes(b"cut short")
-    assert read_notes(folder) == {1: drawn[1]}
+    assert survey(folder, PLAN) == Survey({1: drawn[1]}, unnoted=[0], missing=[])
     (tmp_path / NOTES_FOLDER / f"{drawn[1].entry.name}.json").write_text("{")
-    assert read_notes(folder) == {}
+    assert survey(folder, PLAN) == Survey({}, unnoted=[0, 1], missing=[])
     delete_notes(folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(shard.entry.name for shard in drawn)
 
@@ -124,7 +125,7 @@ def test_a_shard_without_a_note_is_adopted_and_noted(info, tmp_path):
     delete_notes(folder)
     adopted = adopt(folder, info, 1)
     assert adopted.entry == drawn.entry.model_copy(update={"device": ""})
-    assert read_notes(folder) == {1: adopted}
+    assert survey(folder, PLAN).noted == {1: adopted}
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,6 @@ from sio_ray.generate.samplers import Sampler, open_sampler
 from sio_ray.generate.samplers.edm import MAX_OVERSHOOT, load_pipeline
 from sio_ray.imageset import ImageSetInfo
 
-# NumPy's remarks on what diffusers does with tensors.
-
 INFO = ImageSetInfo(class_names=("a", "b", "c"), height_px=8, width_px=8, channels=1)
 REMEDY = (
     "lower generate.guidance_scale or narrow generate.guidance_interval, keep generate.clip_denoised on, "

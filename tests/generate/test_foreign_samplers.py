@@ -19,8 +19,6 @@ from sio_ray.generate.samplers import Sampler, foreign, open_sampler
 from sio_ray.generate.samplers.pictures import MIN_SHARE_OF_GREYS, fit_to_set
 from sio_ray.imageset import ImageSetInfo
 
-# NumPy's remarks on what diffusers does with tensors.
-
 INFO = ImageSetInfo(class_names=("cat", "dog", "whale"), height_px=SIDE_PX, width_px=SIDE_PX, channels=3)
 #: Class ids for the one that has them.
 IDS = {"dit": {"class_ids": (7, 5, 999)}, "stable_diffusion": {}}

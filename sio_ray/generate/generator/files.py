@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,17 @@ def _local_files(folder: Path) -> GeneratorFiles:
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
             names.append(name)
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+            status = path.stat()
+            content = _sha256(path, status.st_size, status.st_mtime_ns)
             digest.update(f"{content} {name}\n".encode())
     return GeneratorFiles(str(folder), None, frozenset(names), digest.hexdigest(), folder.joinpath)
+
+
+@lru_cache
+def _sha256(path: Path, _size_bytes: int, _modified_ns: int) -> str:
+    """Of a file's content; gigabytes are read once per process, unless size or time say that they changed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hub_files(name: str) -> GeneratorFiles:

@@ -32,9 +32,9 @@ def open_sampler(generator: Generator, config: GenerateConfig, info: ImageSetInf
 
         return EDMSampler(generator, config, info, device)
     if generator.kind == "dit":
-        from sio_ray.generate.samplers.dit import DiTSampler
+        from sio_ray.generate.samplers.dit import open_dit
 
-        return DiTSampler(generator, config, info, device)
-    from sio_ray.generate.samplers.text_to_image import TextToImageSampler
+        return open_dit(generator, config, info, device)
+    from sio_ray.generate.samplers.text_to_image import open_text_to_image
 
-    return TextToImageSampler(generator, config, info, device)
+    return open_text_to_image(generator, config, info, device)

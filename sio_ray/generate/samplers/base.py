@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sio_ray.imageset.pictures import UInt8Array
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Sampler(Protocol):
@@ -29,6 +32,13 @@ class Sampler(Protocol):
 
 def device_name(device: str) -> str:
     """`cpu`, or the GPU's name."""
-    import torch  # here, as a sampler that does without need not wait for it
+    import torch  # here and below, as a sampler that does without need not wait for it
 
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per image: its noise depends on no batch mate and on no device."""
+    import torch
+
+    return [torch.Generator().manual_seed(seed) for seed in seeds]

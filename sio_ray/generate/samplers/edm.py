@@ -17,7 +17,7 @@ from sio_ray.diffusion.pipeline import ClassConditionalEDMPipeline
 from sio_ray.diffusion.schedulers import EDM_SCHEDULERS
 from sio_ray.errors import CheckpointError
 from sio_ray.generate.generator import Generator
-from sio_ray.generate.samplers.base import device_name
+from sio_ray.generate.samplers.base import device_name, generators_of
 from sio_ray.generate.samplers.pictures import constant, refuse_bad
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pictures import UInt8Array
@@ -61,7 +61,7 @@ class EDMSampler:
         overshoots: list[Tensor] = []
         raw = self._pipeline(
             class_labels=self._class_ids[labels],
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            generator=generators_of(seeds),
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
             guidance_interval=config.guidance_interval,

@@ -1,9 +1,9 @@
-"""What DiT and text-to-image pipelines of diffusers have in common: how they are loaded, and what is asked of them."""
+"""Draws with pipelines that diffusers brings: loads them, asks them, and looks at what they give."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffusers
@@ -17,6 +17,7 @@ from sio_ray.config import GenerateConfig
 from sio_ray.diffusion.schedulers import FOREIGN_SCHEDULERS
 from sio_ray.errors import CheckpointError, GenerationError
 from sio_ray.generate.generator import Generator
+from sio_ray.generate.samplers.base import device_name, generators_of
 from sio_ray.generate.samplers.pictures import (
     MIN_SHARE_OF_GREYS,
     constant,
@@ -31,6 +32,41 @@ from sio_ray.imageset.pictures import UInt8Array
 #: Left out where a pipeline has them: the safety checker puts black pictures in place of what it dislikes, and a
 #: watermark would tell synthetic from real.
 _LEFT_OUT = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False, "watermarker": None}
+
+
+class ForeignSampler:
+    """Draws pictures with a pipeline of diffusers, asked in a way of its own for each class.
+
+    Args:
+        generator: what to load.
+        config: what is asked for.
+        info: of the set.
+        device: `cpu` or `cuda`.
+        ask: the pipeline's arguments that name the classes of (B,) labels.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        config: GenerateConfig,
+        info: ImageSetInfo,
+        device: str,
+        ask: Callable[[npt.NDArray[np.int64]], dict[str, Any]],
+    ) -> None:
+        self._pipeline = load_foreign(generator, config, device)
+        self._generator, self._config, self._info, self._ask = generator, config, info, ask
+        self.device_name = device_name(device)
+
+    def sample(self, labels: npt.NDArray[np.int64], seeds: Sequence[int]) -> UInt8Array:
+        """See `Sampler`."""
+        pictures = self._pipeline(
+            **self._ask(labels),
+            generator=generators_of(seeds),
+            guidance_scale=self._config.guidance_scale,
+            num_inference_steps=self._config.num_inference_steps,
+            output_type="pt",
+        ).images
+        return finish(pictures, self._generator, self._config, self._info, labels, seeds)
 
 
 def load_foreign(generator: Generator, config: GenerateConfig, device: str) -> Any:
@@ -72,11 +108,6 @@ def load_foreign(generator: Generator, config: GenerateConfig, device: str) -> A
 def _decode_in_float32(vae: Any) -> None:
     decode = vae.decode
     vae.decode = lambda latents, *args, **kwargs: decode(latents.float(), *args, **kwargs)
-
-
-def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator per image: its noise depends on no batch mate and on no device."""
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def finish(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from sio_ray.errors import ImageSetError
+from sio_ray.imageset.foreign_pictures import bombs_are_errors, decoding, in_colours
 from sio_ray.imageset.pictures import UInt8Array
 from sio_ray.imageset.schema import ImageSetInfo
 from sio_ray.imageset.writer import Batch, check_counts, class_counts
@@ -84,7 +83,9 @@ class PictureShape:
         if not self.converted and is_grey != (self.channels == 1):
             kinds = ("grey", "in colour") if is_grey else ("in colour", "grey")
             raise ImageSetError(f"{where} is {kinds[0]}, the first picture is {kinds[1]}; give --grey or --rgb.")
-        upright = _in_colours(ImageOps.exif_transpose(picture), "L" if self.channels == 1 else "RGB", where)
+        if picture.mode in ("I", "F"):
+            raise ImageSetError(f"{where} has 32-bit pixels; bring it to 8 bits first.")
+        upright = in_colours(ImageOps.exif_transpose(picture), "L" if self.channels == 1 else "RGB")
         size = (self.width_px, self.height_px)
         if upright.size != size:
             if not self.resized:
@@ -117,11 +118,11 @@ def picture_files_source(
         size_px: side of the square that all pictures are brought to; the first picture's size if not given.
         channels: 1 or 3; the first picture's if not given.
     """
-    with bombs_are_errors(), _decoding(str(paths[0])), Image.open(paths[0]) as first:
+    with bombs_are_errors(), decoding(str(paths[0])), Image.open(paths[0]) as first:
         shape = PictureShape.of(first, size_px, channels)
 
     def read_one(path: Path) -> UInt8Array:
-        with _decoding(str(path)), Image.open(path) as picture:
+        with decoding(str(path)), Image.open(path) as picture:
             return shape.fit(picture, f"picture {path}")
 
     def read(start: int, stop: int) -> Batch:
@@ -141,39 +142,6 @@ def set_info(shape: PictureShape, class_names: tuple[str, ...], provenance: dict
         channels=shape.channels,
         provenance=provenance,
     )
-
-
-@contextmanager
-def bombs_are_errors() -> Iterator[None]:
-    """Make Pillow's limit on pixels a limit: by itself it only warns up to twice of it.
-
-    The filter is the process's, so it is set around threads and not in them.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-@contextmanager
-def _decoding(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ImageSetError(f"picture {where} cannot be decoded ({reason}); replace or delete it.") from error
-
-
-def _in_colours(picture: Image.Image, mode: str, where: str) -> Image.Image:
-    """To `L` or `RGB`, whatever the picture is in; what is transparent becomes black."""
-    if picture.mode in ("I", "F"):
-        raise ImageSetError(f"{where} has 32-bit pixels; bring it to 8 bits first.")
-    if picture.mode.startswith("I;16"):
-        # Pillow would clip 16 bits at 255.
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture)
-    return picture.convert(mode)
 
 
 def name_classes(where: str, labels: npt.NDArray[np.int64], class_names: tuple[str, ...] | None) -> tuple[str, ...]:

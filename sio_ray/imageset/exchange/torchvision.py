@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from sio_ray.errors import ConfigError, ImageSetError
-from sio_ray.imageset.exchange.source import PictureShape, Source, bombs_are_errors, set_info
+from sio_ray.imageset.exchange.source import PictureShape, Source, set_info
+from sio_ray.imageset.foreign_pictures import bombs_are_errors
 from sio_ray.imageset.writer import Batch
 
 
