@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sio_ray.classifier.feed import MixedBatch, MixedBatches, MixedBatchSampler
+    from sio_ray.classifier.batch import MixedBatch
+    from sio_ray.classifier.feed import MixedBatches, MixedBatchSampler
     from sio_ray.classifier.objective import sample_weights, sio_loss
     from sio_ray.imageset import ImageArrays, ImageSet, ImageSetInfo, write_image_set
 
@@ -31,7 +32,7 @@ _HOMES = {
     "ImageArrays": "sio_ray.imageset",
     "ImageSet": "sio_ray.imageset",
     "ImageSetInfo": "sio_ray.imageset",
-    "MixedBatch": "sio_ray.classifier.feed",
+    "MixedBatch": "sio_ray.classifier.batch",
     "MixedBatchSampler": "sio_ray.classifier.feed",
     "MixedBatches": "sio_ray.classifier.feed",
     "sample_weights": "sio_ray.classifier.objective",

@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from sio_ray import __version__
+from sio_ray.commands.checkpoint import app as checkpoint_app
 from sio_ray.commands.images import app as images_app
 from sio_ray.commands.quality import quality
 from sio_ray.config import Config, load_config, preset_names, to_yaml
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(images_app, name="images")
+app.add_typer(checkpoint_app, name="checkpoint")
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="PRESET_OR_YAML", help="Name of a preset, or path of a YAML file.")

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,26 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from sio_ray.classifier.model import Architecture
+from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.classifier.trainee import build_trainee
 from sio_ray.cluster import check_resources, connect, limit_threads
 from sio_ray.config import Config, build_config, to_yaml, with_overrides
 from sio_ray.errors import TrainingError
-from sio_ray.imageset import ImageArrays, ImageSet
+from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.storage import Folder
 from sio_ray.ood.detectors import build_detectors
 from sio_ray.ood.extract import extract, last_layer_of
 from sio_ray.ood.protocol import evaluate_checkpoint
 from sio_ray.progress import console, watch_runs
 from sio_ray.space import check_space, read_space, sample_trials
-from sio_ray.stages.layout import Place, place_for, prepare_place, synthetic_identity
-from sio_ray.stages.prepare import PreparedSets
+from sio_ray.stages.layout import Place, place_for, prepare_place, synthetic_identity, training_recipe
+from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
-from sio_ray.stages.train import architecture_for, open_synthetic
+from sio_ray.stages.train import architecture_for
+from sio_ray.stages.training_sets import open_training_sets, pool_sizes
+from sio_ray.training.feeds import open_feed, share_sources
 from sio_ray.training.loop import Point, train
+from sio_ray.training.shared_sets import fetch, pixel_statistics_of, share
 from sio_ray.training.side_by_side import side_by_side
 
 BEST_NAME, TRIALS_NAME = "best.yaml", "trials.parquet"
@@ -69,29 +71,19 @@ def _place(config: Config, space: dict[str, Any]) -> Place:
     identity = {
         **config.tune.identity(),
         "space": {key: list(entry) for key, entry in space.items()},
-        "train": {k: v for k, v in config.train.identity().items() if k not in ("arms", "seeds")},
+        "train": training_recipe(config),
         "prepare": prepare_place(config).fingerprint,
         "synthetic": synthetic_identity(config),
     }
     return place_for(config, "tune", identity)
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What every trial reads; put into the object store once, shared by all trials on a node."""
-
-    real: ImageArrays
-    synthetic: ImageArrays
-    val: ImageArrays
-    ood: dict[tuple[str, str], ImageArrays]
-
-
 def _work(config: Config, folder: Path, space: dict[str, Any]) -> dict[str, Any]:
     section = config.tune
-    prepared = PreparedSets(config, "tune")
-    real = prepared.open("id/train")
-    synthetic = open_synthetic(config, real, "tune")
-    check_space(space, config, len(synthetic) / len(real))
+    sets = open_training_sets(config, "tune", with_synthetic=True)
+    assert sets.synthetic is not None, "it was asked for"
+    check_space(space, config, len(sets.synthetic) / len(sets.real))
+    ood = PreparedSets(config, "tune").ood("val")
     trials = [
         {"arm": "baseline"},
         *({"arm": "sio", **values} for values in sample_trials(space, section.num_trials, section.search_seed)),
@@ -102,15 +94,18 @@ def _work(config: Config, folder: Path, space: dict[str, Any]) -> dict[str, Any]
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     connect(config.cluster)
     check_resources("tune", num_cpus=section.cpus_per_trial, num_gpus=section.gpus_per_trial)
-    data = _Data(
-        real=real.read(),
-        synthetic=synthetic.read(),
-        val=prepared.open("id/val").read(),
-        ood={key: ImageSet(path).read() for key, path in prepared.ood("val").items()},
-    )
     base = config.model_dump(mode="json")
-    architecture = architecture_for(config.train, real).model_dump()
-    (rows,) = side_by_side([partial(_search, config, folder, trials, base, architecture, data)], limit=1)
+    sources = {**sets.sources("sio"), "synthetic": (sets.synthetic.uri, None)}
+    data = {
+        "info": sets.real.info.model_dump(mode="json"),
+        "statistics": pixel_statistics_of(sets.real.uri),
+        "num_real": len(sets.real),
+        "num_synthetic": len(sets.synthetic),
+        # Decoded once, and shared by all trials on a node.
+        "sources": share_sources(config.train, sources, sets.val.uri),
+        "ood": share({f"{group}/{name}": (str(path), None) for (group, name), path in ood.items()}),
+    }
+    (rows,) = side_by_side([partial(_search, config, folder, trials, base, data)], limit=1)
     table = pd.DataFrame(rows)
     best = max(rows, key=lambda row: row["near_auroc"])
     chosen = {key: value for key, value in best["values"].items() if key != "arm"}
@@ -131,8 +126,7 @@ def _search(
     folder: Path,
     trials: list[dict[str, Any]],
     base: dict[str, Any],
-    architecture: dict[str, Any],
-    data: _Data,
+    data: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Run the trials that have no result yet.
 
@@ -145,9 +139,7 @@ def _search(
         console.print(f"  {len(trials) - len(missing)} of {len(trials)} trials are done already; running the others")
     with watch_runs({"searching": len(missing)}, unit="trials") as board:
         trainable = ray.tune.with_resources(
-            ray.tune.with_parameters(
-                _trial, base=base, architecture=architecture, data=data, board=board, uri=str(folder)
-            ),
+            ray.tune.with_parameters(_trial, base=base, data=data, board=board, uri=str(folder)),
             {"CPU": config.tune.cpus_per_trial, "GPU": config.tune.gpus_per_trial},
         )
         tuner = ray.tune.Tuner(
@@ -179,9 +171,9 @@ class _Silent:
     def resume(self) -> None:
         """Trials start from the beginning."""
 
-    def average(self, value: Tensor) -> float:
+    def average(self, values: Tensor) -> Tensor:
         """A trial has one worker."""
-        return float(value)
+        return values
 
     def progress(self, step: int) -> None:
         """Nobody watches single steps of a trial."""
@@ -191,29 +183,41 @@ class _Silent:
 
 
 def _trial(
-    params: dict[str, Any], base: dict[str, Any], architecture: dict[str, Any], data: _Data, board: Any, uri: str
+    params: dict[str, Any],
+    base: dict[str, Any],
+    data: dict[str, Any],
+    board: Any,
+    uri: str,
 ) -> None:
     """Runs in a Ray Tune worker: train once per seed in this process, and report the means."""
     values = dict(params["trial"])
     index, arm = values.pop("index"), values.pop("arm")
     config = with_overrides(build_config(base), values)
-    section = config.train.model_copy(update={"num_steps": config.tune.num_steps or config.train.num_steps})
+    num_steps = config.tune.num_steps or num_steps_of(config.train, data["num_real"])
+    section = config.train.model_copy(update={"num_steps": num_steps})
     limit_threads(config.tune.cpus_per_trial)
     ratio = section.synthetic_ratio
-    count = len(data.synthetic) if ratio is None else round(ratio * len(data.real))
+    count = data["num_synthetic"] if ratio is None else round(ratio * data["num_real"])
+    sources = {name: source for name, source in data["sources"].items() if name != "val"}
+    if arm == "baseline":
+        del sources["synthetic"]
+    # Of this trial, as the search may be over networks or algorithms.
+    architecture = architecture_for(section, ImageSetInfo.model_validate(data["info"]), data["statistics"])
+    val, device = fetch(data["sources"]["val"]), torch.device("cuda" if config.tune.gpus_per_trial else "cpu")
     start_s = time.monotonic()
     scores: list[dict[str, float]] = []
     for seed in config.tune.seeds:
-        trainee = build_trainee(
+        feed = open_feed(
             section,
-            Architecture.model_validate(architecture),
-            data.real,
-            data.synthetic.first(count) if arm == "sio" else None,
-            data.val,
+            sources,
+            arm=arm,
             seed=seed,
-            device=torch.device("cuda" if config.tune.gpus_per_trial else "cpu"),
+            device=device,
+            pool_size=pool_sizes(section, data["num_real"], count),
         )
+        trainee = build_trainee(section, architecture, feed, val, arm=arm, seed=seed, device=device)
         curve = train(trainee, num_steps=section.num_steps, report_every_steps=section.num_steps, reporter=_Silent())
+        feed.close()
         auroc = _val_auroc(trainee.classifier.eval(), data, config)
         scores.append({**auroc, "val_accuracy": curve[-1]["val_accuracy"]})
     means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
@@ -224,16 +228,18 @@ def _trial(
     board.add.remote("searching", {"near_auroc": means["near_auroc"]})
 
 
-def _val_auroc(classifier: Any, data: _Data, config: Config) -> dict[str, float]:
+def _val_auroc(classifier: Any, data: dict[str, Any], config: Config) -> dict[str, float]:
     """Mean near- and far-OOD AUROC over the tuning detectors, ID validation against OOD validation."""
-    detectors = build_detectors(config.tune.detectors, field="tune.detectors")
+    last_layer = last_layer_of(classifier)
+    detectors = build_detectors(config.tune.detectors, field="tune.detectors", has_last_layer=last_layer is not None)
     needs = frozenset[str]().union(*(detector.needs for detector in detectors))
     of = partial(extract, classifier, batch_size=config.evaluate.batch_size)
+    ood = {tuple(name.split("/", 1)): fetch(ref) for name, ref in data["ood"].items()}
     evaluation = evaluate_checkpoint(
-        of(data.real, needs=needs - {"perturbed_logits"}, where="id/train"),
-        of(data.val, needs=needs, where="id/val"),
-        {(group, name): of(arrays, needs=needs, where=f"{group}/{name}") for (group, name), arrays in data.ood.items()},  # type: ignore[misc]
-        last_layer_of(classifier),
+        of(fetch(data["sources"]["real"]), needs=needs - {"perturbed_logits"}, where="id/train"),
+        of(fetch(data["sources"]["val"]), needs=needs, where="id/val"),
+        {(group, name): of(arrays, needs=needs, where=f"{group}/{name}") for (group, name), arrays in ood.items()},
+        last_layer,
         detectors,
     )
     per_set = evaluation.metrics.groupby(["detector", "group"])["auroc"].mean().groupby("group").mean()

@@ -10,7 +10,7 @@ import pytest
 
 import sio_ray
 from sio_ray.cli import main
-from sio_ray.config import STAGES, load_config
+from sio_ray.config import STAGES, load_config, preset_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +66,7 @@ def test_help_waits_for_no_heavy_library():
         ),
         (
             ["run", "no_such_preset"],
-            "error: config must be a preset (digits, imagenet_256px) or a YAML file, got 'no_such_preset'; "
+            f"error: config must be a preset ({', '.join(preset_names())}) or a YAML file, got 'no_such_preset'; "
             "check the name or the path.",
         ),
     ],

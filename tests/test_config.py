@@ -182,7 +182,11 @@ SEE = "see `sio-ray config digits` for the valid ones"
         ("train.seeds=[0, 0]", "train.seeds must be without repeats, got (0, 0); name each once."),
         ("train.arms=[soi]", "train.arms.0 must be 'baseline' or 'sio', got 'soi'; correct the value."),
         ("prepare.channels=2", "prepare.channels must be 1 or 3, got 2; correct the value."),
-        ("prepare.source=mnist", "prepare.source must be 'digits' or 'image_folder', got 'mnist'; correct the value."),
+        (
+            "prepare.source=mnist",
+            "prepare.source must be 'digits', 'fashion_mnist', 'cifar10', 'cifar100', 'imagenet', 'openood' or "
+            "'image_folder', got 'mnist'; correct the value.",
+        ),
         ("report.title=3", "report.title must be text, got 3; correct the value."),
         ("output_dir=3", "output_dir must be a path, got 3; correct the value."),
         (
@@ -223,7 +227,7 @@ def test_a_bad_override_is_refused_in_these_words(override: str, message: str) -
             "name: a\ntrain: {real_wieght: 0.9}\n",
             f"train.real_wieght {UNKNOWN}, got 0.9; did you mean train.real_weight.",
         ),
-        ("name: a\ntrain: {on: 1}\n", f"train.1 {UNKNOWN}, got True; did you mean train.arms."),
+        ("name: a\ntrain: {on: 1}\n", f"train.1 {UNKNOWN}, got True; did you mean train.keep."),
         ("name: a\n7: b\n", f"7 {UNKNOWN}, got 7; {SEE}."),
         ("name: a\ntrain:\n", "train must be a mapping of fields, got None; correct the value."),
         ("name: a\ntrain: [1]\n", "train must be a mapping of fields, got [1]; correct the value."),

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sio_ray.classifier.ensemble import Ensemble
 from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.errors import CheckpointError
 
 _WEIGHTS = "model.safetensors"
 _ARCHITECTURE = "architecture.json"
 
+#: Key of the JSON beside the fields of `Architecture`: where the weights come from, for people.
+_TRAINING = "training"
 
-def save_classifier(folder: Path, architecture: Architecture, weights: dict[str, Tensor]) -> None:
+#: Until the head became a module of its own, it was stored as the network's `fc`.
+_OLD_HEAD, _HEAD = "network.fc.", "head."
+
+
+def save_classifier(
+    folder: Path, architecture: Architecture, weights: Mapping[str, Tensor], *, training: dict[str, Any] | None = None
+) -> None:
     """Write a checkpoint folder.
 
     Args:
         folder: is made if needed.
         architecture: what the weights belong to.
         weights: the state dict of a `Classifier`.
+        training: where they come from, such as config, seed, arm and versions, as JSON values; for people, not read
+            when the checkpoint is loaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.cpu().contiguous() for name, value in weights.items()}, folder / _WEIGHTS)
-    (folder / _ARCHITECTURE).write_text(architecture.model_dump_json(indent=1) + "\n")
+    part = folder / f".{_WEIGHTS}.part"
+    save_file({name: value.cpu().contiguous() for name, value in weights.items()}, part)
+    part.replace(folder / _WEIGHTS)
+    described = architecture.model_dump(mode="json") | ({_TRAINING: training} if training else {})
+    (folder / _ARCHITECTURE).write_text(json.dumps(described, indent=1) + "\n")
 
 
 def load_classifier(folder: str | Path) -> Classifier:
@@ -37,38 +53,70 @@ def load_classifier(folder: str | Path) -> Classifier:
         CheckpointError: it is missing, broken, or its weights are of another architecture than its JSON says.
     """
     folder = Path(folder)
+    architecture, _ = read_architecture(folder)
+    try:
+        weights = load_file(folder / _WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
+    weights = {name.replace(_OLD_HEAD, _HEAD, 1): value for name, value in weights.items()}
+    classifier = Classifier(architecture)
+    if differences := different_tensors(classifier.state_dict(), weights):
+        width = "" if architecture.width is None else f" of width {architecture.width}"
+        raise CheckpointError(
+            f"the weights in {folder} are of another architecture than {architecture.network}{width} ({differences}); "
+            f"give the {_ARCHITECTURE} that belongs to them."
+        )
+    classifier.load_state_dict(weights)
+    return classifier.eval()
+
+
+def load_checkpoints(folders: Sequence[str | Path]) -> Classifier | Ensemble:
+    """Load one checkpoint as a classifier, or several as an ensemble, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: one of them cannot be loaded, or they are for different classes or pictures.
+    """
+    members = [load_classifier(folder) for folder in folders]
+    return members[0] if len(members) == 1 else Ensemble(members).eval()
+
+
+def read_architecture(folder: Path) -> tuple[Architecture, dict[str, Any]]:
+    """What a checkpoint's JSON says: the architecture, and where the weights come from (empty if it does not say).
+
+    Raises:
+        CheckpointError: a file is missing, or the JSON is broken.
+    """
     for name in (_ARCHITECTURE, _WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{folder} is no checkpoint ({name} is missing); run `sio-ray train`, or check the path."
             )
     try:
-        architecture = Architecture.model_validate(json.loads((folder / _ARCHITECTURE).read_text()))
-        weights = load_file(folder / _WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"the checkpoint {folder} cannot be read ({_reason(error)}); delete it and train again."
-        ) from error
-    classifier = Classifier(architecture)
-    try:
-        classifier.load_state_dict(weights)
-    except RuntimeError as error:
-        expected = classifier.state_dict()
-        different = [
-            n
-            for n in {**expected, **weights}
-            if getattr(expected.get(n), "shape", 0) != getattr(weights.get(n), "shape", 0)
-        ]
-        raise CheckpointError(
-            f"the weights in {folder} are of another architecture than {architecture.network} of width "
-            f"{architecture.width} ({len(different)} tensors differ, the first is {different[0]}); "
-            f"give the {_ARCHITECTURE} that belongs to them."
-        ) from error
-    return classifier.eval()
+        described = json.loads((folder / _ARCHITECTURE).read_text())
+        training = described.pop(_TRAINING, None) if isinstance(described, dict) else None
+        return Architecture.model_validate(described), training or {}
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
 
 
-def _reason(error: Exception) -> str:
+def different_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> str | None:
+    """What keeps a state dict from being loaded, in words: the first tensor of each kind; None if nothing does."""
+    missing = [name for name in expected if name not in got]
+    unexpected = [name for name in got if name not in expected]
+    reshaped = [
+        f"{name}, {list(got[name].shape)} instead of {list(value.shape)}"
+        for name, value in expected.items()
+        if name in got and got[name].shape != value.shape
+    ]
+    kinds = ((missing, "missing"), (unexpected, "unexpected"), (reshaped, "of another shape"))
+    parts = [f"{len(names)} {kind}: {names[0]}{' ...' * (len(names) > 1)}" for names, kind in kinds if names]
+    return "; ".join(parts) or None
+
+
+def _unreadable(folder: Path, error: Exception) -> CheckpointError:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return ": ".join([_ARCHITECTURE, *map(str, first["loc"][:1]), first["msg"]])
-    return str(error).splitlines()[0]
+        reason = ": ".join([_ARCHITECTURE, *map(str, first["loc"][:1]), first["msg"]])
+    else:
+        reason = str(error).splitlines()[0]
+    return CheckpointError(f"the checkpoint {folder} cannot be read ({reason}); delete it and train again.")

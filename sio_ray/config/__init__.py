@@ -9,17 +9,17 @@ from sio_ray.config.loading import (
     to_yaml,
     with_overrides,
 )
+from sio_ray.config.prepare_section import PrepareConfig
 from sio_ray.config.section import Section
 from sio_ray.config.sections import (
     STAGES,
     ClusterConfig,
     Config,
     EvaluateConfig,
-    PrepareConfig,
     ReportConfig,
-    TrainConfig,
     TuneConfig,
 )
+from sio_ray.config.train_section import RampConfig, TrainConfig
 
 __all__ = [
     "STAGES",
@@ -30,6 +30,7 @@ __all__ = [
     "FitGeneratorConfig",
     "GenerateConfig",
     "PrepareConfig",
+    "RampConfig",
     "ReportConfig",
     "Section",
     "TrainConfig",

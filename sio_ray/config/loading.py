@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Le
@@ -58,7 +58,7 @@ def build_config(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise _translate(error) from None
+        raise translate(error) from None
 
 
 def with_overrides(config: Config, changes: dict[str, Any]) -> Config:
@@ -118,14 +118,25 @@ def _read_yaml(preset_or_yaml: str) -> dict[str, Any]:
 
 def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
     # Keys are checked here, before pydantic, so that a typing error in a section is told apart from one in a field.
-    if key not in dotted_keys():
+    if not _is_key(key):
         raise ConfigError(key, "a field of the config", value, _did_you_mean(key, dotted_keys()))
     *sections, field = key.split(".")
-    for section in sections:
+    for depth, section in enumerate(sections):
+        if depth and values.get(section) is None:
+            values[section] = {}  # one that may be left out
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ConfigError(section, "a mapping of fields", values, "give it fields, or leave it out")
     values[field] = value
+
+
+def _is_key(key: str) -> bool:
+    """Whether a dotted key can be set: a field, one of a section that may be left out, or an entry of a mapping."""
+    path = key.split(".")
+    field, depth = _field_at(path)
+    return field is not None and (
+        (depth == len(path) and not _is_section(field.annotation)) or get_origin(field.annotation) is dict
+    )
 
 
 def _did_you_mean(name: str, valid: Sequence[str] | dict[str, Any]) -> str:
@@ -133,17 +144,22 @@ def _did_you_mean(name: str, valid: Sequence[str] | dict[str, Any]) -> str:
     return f"did you mean {close[0]}" if close else "see `sio-ray config digits` for the valid ones"
 
 
-def _field_at(path: tuple[int | str, ...]) -> FieldInfo | None:
-    model: type[BaseModel] = Config
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _field_at(path: Sequence[int | str], model: type[BaseModel] = Config) -> tuple[FieldInfo | None, int]:
+    """The field that a path leads to or into, and how many parts of the path lead to it; None if there is none."""
     field: FieldInfo | None = None
-    for part in path:
+    for depth, part in enumerate(path, start=1):
         field = model.model_fields.get(str(part))
-        if field is None:
-            break
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
-    return field
+        sections = (
+            [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)] if field else []
+        )
+        if not sections or depth == len(path):
+            return field, depth
+        model = sections[0]
+    return field, len(path)
 
 
 #: What pydantic calls an error, and the rule to say instead; `{...}` are filled from the error's context.
@@ -172,16 +188,22 @@ _RULES = {
 }
 
 
-def _translate(error: ValidationError) -> ConfigError:
-    """Say the first of pydantic's errors in the project's words."""
+def translate(error: ValidationError, model: type[BaseModel] = Config, prefix: str = "") -> ConfigError:
+    """Say the first of pydantic's errors in the project's words.
+
+    Args:
+        error: of a model's validation.
+        model: which one.
+        prefix: of its fields' names, such as `train.algorithm_options.`.
+    """
     first = error.errors()[0]
     path = first["loc"]
-    key = ".".join(str(part) for part in path)
+    key = prefix + ".".join(str(part) for part in path)
     value = first["input"]
     if first["type"] in ("extra_forbidden", "invalid_key"):  # a key such as 1, or `on`, which YAML reads as true
-        names = dotted_keys() if len(path) > 1 else [*Config.model_fields]
+        names = [prefix + name for name in _walk_keys(model)] if len(path) > 1 or prefix else [*model.model_fields]
         return ConfigError(key, "a field of the config", value, _did_you_mean(key, names))
-    field = _field_at(path)
+    field, _ = _field_at(path, model)
     rule = _RULES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
     if first["type"] == "missing":
         return ConfigError(key, "given", None, f"add {key} to the config")

@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from sio_ray.config import PrepareConfig
+from sio_ray.datasets.classes import id_and_near_classes
 from sio_ray.datasets.drawn import draw_far_ood, draw_mixing, draw_outliers
-from sio_ray.datasets.source import SourceCollection, SourceSet
+from sio_ray.datasets.source import PictureSet, SourceCollection, SourceSet, ood_labels, relabelled
 from sio_ray.datasets.split import split_by_class
-from sio_ray.errors import ConfigError
+from sio_ray.datasets.square import to_squares
 from sio_ray.seeding import numpy_generator
 
 _SIZE_PX = 8
@@ -23,36 +24,37 @@ def load_digits_source(config: PrepareConfig) -> SourceCollection:
     The size is 8x8 grey whatever `image_size_px` and `channels` say.
 
     Args:
-        config: `id_classes`, `near_ood_classes`, the fractions, the counts and the seed are used.
+        config: `id_classes` (0 to 5 if not given), `near_ood_classes` (6 to 9), the fractions, the counts and the seed
+            are used.
 
     Returns:
         Label c is digit `id_classes[c]`; the near-OOD set is named after its digits, such as `digits_6_9` for 6 to 9.
 
     Raises:
-        ConfigError: a class that is no digit or is named twice, fewer than two ID classes, no near-OOD class.
+        ConfigError: a class that is no digit, fewer than two ID classes, no near-OOD class, or one that is on both
+            sides.
     """
-    _check_classes("id_classes", config.id_classes, at_least=2)
-    _check_classes("near_ood_classes", config.near_ood_classes, at_least=1)
+    id_classes, near_classes = id_and_near_classes(config, num_classes=10, default_id=range(6))
     digits = _all_digits()
     train, val, test = _split(
         digits,
-        config.id_classes,
+        id_classes,
         (1 - config.val_fraction - config.test_fraction, config.val_fraction, config.test_fraction),
         numpy_generator(config.seed, "digits/id"),
     )
     near_val, near_test = (
-        SourceSet.of_ood(part.images, part.paths)
+        part.with_labels(ood_labels(len(part)))
         for part in _split(
             digits,
-            config.near_ood_classes,
+            near_classes,
             (config.val_fraction, 1 - config.val_fraction),
             numpy_generator(config.seed, "digits/near_ood"),
         )
     )
-    near_name = _set_name(config.near_ood_classes)
+    near_name = _set_name(near_classes)
     far_val, far_test = draw_far_ood(config.images_per_ood_set, _SIZE_PX, _SIZE_PX, 1, config.seed)
     return SourceCollection(
-        class_names=tuple(str(digit) for digit in config.id_classes),
+        class_names=tuple(str(digit) for digit in id_classes),
         train=train,
         val=val,
         test=test,
@@ -74,15 +76,25 @@ def _all_digits() -> SourceSet:
     return SourceSet(images, data.target.astype(np.int64), paths)
 
 
+def upscaled_digits(size_px: int, channels: int, val_fraction: float, seed: int) -> tuple[PictureSet, PictureSet]:
+    """All digits at another size, as OOD: some for validation, the others for test."""
+    digits = _all_digits()
+    rng = numpy_generator(seed, "digits/upscaled")
+    names = [f"digit {digit}" for digit in range(10)]
+    val, test = (
+        digits.take(rows) for rows in split_by_class(digits.labels, (val_fraction, 1 - val_fraction), rng, names)
+    )
+    val, test = (SourceSet.of_ood(to_squares(part.images, size_px, channels), part.paths) for part in (val, test))
+    return val, test
+
+
 def _split(
     digits: SourceSet, classes: Sequence[int], shares: Sequence[float], rng: np.random.Generator
 ) -> list[SourceSet]:
     """Keep some classes, number them from 0 in the order given, and split them by share."""
-    label_of = np.full(10, -1, dtype=np.int64)
-    label_of[list(classes)] = np.arange(len(classes))
-    kept = np.flatnonzero(label_of[digits.labels] >= 0)
-    chosen = digits.take(kept)
-    chosen = SourceSet(chosen.images, label_of[chosen.labels], chosen.paths)
+    labels = relabelled(digits.labels, classes)
+    kept = np.flatnonzero(labels >= 0)
+    chosen = digits.with_labels(labels).take(kept)
     names = [f"digit {digit}" for digit in classes]
     return [chosen.take(rows) for rows in split_by_class(chosen.labels, shares, rng, names)]
 
@@ -93,13 +105,3 @@ def _set_name(classes: Sequence[int]) -> str:
     if len(ordered) > 1 and ordered == list(range(ordered[0], ordered[-1] + 1)):
         return f"digits_{ordered[0]}_{ordered[-1]}"
     return "digits_" + "_and_".join(map(str, ordered))
-
-
-def _check_classes(field: str, classes: tuple[int, ...], *, at_least: int) -> None:
-    if len(classes) < at_least:
-        noun = "class" if at_least == 1 else "classes"
-        raise ConfigError(f"prepare.{field}", f"at least {at_least} {noun}", classes, "name more digits")
-    if not all(0 <= digit <= 9 for digit in classes):
-        raise ConfigError(f"prepare.{field}", "digits in [0, 9]", classes, "the digits source has no others")
-    if len(set(classes)) != len(classes):
-        raise ConfigError(f"prepare.{field}", "without repeats", classes, "name each digit once")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -13,10 +11,11 @@ from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from sio_ray.compiler import check_compiler
 from sio_ray.config import FitGeneratorConfig
 from sio_ray.diffusion.denoiser import build_unet
 from sio_ray.diffusion.edm import draw_sigma, edm_losses
-from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.errors import ImageSetError
 from sio_ray.imageset import ImageArrays, ImageSet, ImageSetInfo
 from sio_ray.seeding import derive_seed, numpy_generator, torch_generator
 from sio_ray.training.loop import Point
@@ -133,11 +132,6 @@ class GeneratorTrainee:
         self._ema.optimization_step = int(state["ema_steps"])
         for (name, _), average in zip(self._unet.named_parameters(), self._ema.shadow_params, strict=True):
             average.copy_(state[f"{_EMA}{name}"])
-        # In the parameters' memory format, without which Adam works on one tensor at a time.
-        for parameter, moments in self._optimizer.state.items():
-            for name, value in moments.items():
-                if value.shape == parameter.shape:
-                    moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def build_trainee(
@@ -171,13 +165,8 @@ def build_trainee(
 
     Source: "Where to apply torch.compile" of the PyTorch documentation.
     """
-    if config.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-        raise ConfigError(
-            "fit_generator.compile",
-            "false where the workers have no C++ compiler",
-            config.compile,
-            "install g++ there, or leave it out",
-        )
+    if config.compile:
+        check_compiler("fit_generator.compile")
     torch.manual_seed(derive_seed("unet", config.seed))
     # On a GPU convolutions are faster with the channels last.
     memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -30,8 +30,8 @@ class Curator:
         self._config, self._device = config, device
         self._classifier = load_classifier(str(config.classifier)).to(device)
         architecture = self._classifier.architecture
-        theirs, ours = (architecture.image_shape, architecture.class_names), (info.image_shape, info.class_names)
-        if theirs != ours:
+        if not architecture.suits(info.class_names, info.image_shape):
+            theirs, ours = (architecture.image_shape, architecture.class_names), (info.image_shape, info.class_names)
             raise ImageSetError(
                 f"the classifier {config.classifier} knows {_describe(*theirs)}, the set has {_describe(*ours)}; "
                 "give generate.curation.classifier one that was trained on the same classes and pictures."

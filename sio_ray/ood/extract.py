@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -14,14 +15,20 @@ from sio_ray.ood.outputs import LastLayer, NetworkOutputs
 
 
 class FeatureNetwork(Protocol):
-    """A network in evaluation mode that takes pictures in [0, 1]."""
+    """A classifier or an ensemble in evaluation mode, which takes pictures in [0, 1]."""
 
     @property
     def last_layer(self) -> nn.Linear:
-        """Makes logits of features."""
+        """Makes logits of features; an `EvaluationError` where that is no linear layer."""
 
     def features(self, images: Tensor) -> Tensor:
         """Input of the last layer, (B, D)."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What the last layer makes of features, (B, num_classes)."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Weights; they are all on one device."""
 
 
 def extract(
@@ -40,21 +47,23 @@ def extract(
         Outputs on the CPU.
 
     Raises:
-        EvaluationError: a feature or logit is not finite; the image is named.
+        EvaluationError: a feature or logit is not finite; the image is named. Or a detector needs a linear last layer
+            that the network does not have.
     """
-    device = network.last_layer.weight.device
+    if "last_layer" in needs:
+        _ = network.last_layer  # an error now, and not after hours of passes
+    device = next(network.parameters()).device
     features, logits, perturbed = [], [], []
 
     def logits_of(images: Tensor) -> Tensor:
-        out: Tensor = network.last_layer(network.features(images))
-        return out
+        return network.logits(network.features(images))
 
     with torch.no_grad():
         for start in range(0, len(arrays), batch_size):
             images = torch.from_numpy(arrays.images[start : start + batch_size]).to(device).float() / 255
             of_batch = network.features(images)
             features.append(of_batch.cpu())
-            logits.append(network.last_layer(of_batch).cpu())
+            logits.append(network.logits(of_batch).cpu())
             if "perturbed_logits" in needs:
                 # Pixels are in [0, 1] and the network normalises them itself: a std of 1 is OpenOOD's epsilon / std.
                 moved = perturb(images, logits_of, std=[1.0] * images.shape[1])
@@ -76,6 +85,10 @@ def extract(
     return outputs
 
 
-def last_layer_of(network: FeatureNetwork) -> LastLayer:
-    """The last layer's weight and bias, on the CPU."""
-    return LastLayer(network.last_layer.weight.detach().cpu(), network.last_layer.bias.detach().cpu())
+def last_layer_of(network: FeatureNetwork) -> LastLayer | None:
+    """The last layer's weight and bias, on the CPU; None where it is not linear."""
+    try:
+        layer = network.last_layer
+    except EvaluationError:
+        return None
+    return LastLayer(layer.weight.detach().cpu(), layer.bias.detach().cpu())

@@ -41,7 +41,7 @@ def evaluate_checkpoint(
     train: NetworkOutputs,
     id_test: NetworkOutputs,
     ood_sets: Mapping[tuple[Group, str], NetworkOutputs],
-    last_layer: LastLayer,
+    last_layer: LastLayer | None,
     detectors: Sequence[Detector],
 ) -> Evaluation:
     """Fit every detector on the training set, score every set, and compare each OOD set with the ID test set.
@@ -50,7 +50,7 @@ def evaluate_checkpoint(
         train: real ID training set.
         id_test: ID test set.
         ood_sets: (`near` or `far`, name of the set) to its outputs; tables keep this order.
-        last_layer: of the network that gave all the outputs.
+        last_layer: of the network that gave all the outputs; None if that is not linear.
         detectors: not fitted yet, or fitted to another checkpoint; they are fitted again.
 
     Raises:

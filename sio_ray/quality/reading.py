@@ -90,7 +90,7 @@ def read_set(
     labels = torch.empty(count, dtype=torch.int64)
     outputs = None
     if classifier is not None:
-        features = torch.empty(count, classifier.last_layer.in_features)
+        features = torch.empty(count, classifier.num_features)
         outputs = ClassifierOutputs(features, torch.empty(count, dtype=torch.int64), torch.empty(count))
     start = 0
     for entry in image_set.manifest.shards:

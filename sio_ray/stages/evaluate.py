@@ -19,8 +19,9 @@ from sio_ray.ood.detectors import build_detectors
 from sio_ray.ood.protocol import summarise
 from sio_ray.progress import progress_bars
 from sio_ray.stages.layout import Run, evaluate_place, synthetic_set_uri, train_runs
-from sio_ray.stages.prepare import PreparedSets
+from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, require, run_once
+from sio_ray.stages.train import checkpoint_name
 
 METRICS_NAME = "metrics.json"
 SCORES_NAME = "scores.parquet"
@@ -35,10 +36,9 @@ def evaluate(config: Config) -> Outcome:
     Raises:
         StageError: an earlier stage has not run for this config.
         CheckpointError: a checkpoint is broken or of another architecture.
-        ConfigError: an unknown detector.
+        ConfigError: an unknown detector, or one that reads a last layer that is not there.
         EvaluationError: scores or metrics cannot be computed.
     """
-    build_detectors(config.evaluate.detectors)
     place = evaluate_place(config)
     return run_once(
         "evaluate",
@@ -71,11 +71,11 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
     storage = Folder(str(folder))
     waiting: dict[Any, str] = {}
     for run in runs:
-        if not storage.exists(_part(run)):
+        if run.member == 0 and not storage.exists(_part(run)):
+            members = [other for other in runs if (other.arm, other.seed) == (run.arm, run.seed)]
+            checkpoints = [str(member.place.folder / checkpoint_name(config)) for member in members]
             agreement_on = synthetic_uri if run.arm == "baseline" else None
-            ref = task.remote(
-                str(run.place.folder / "checkpoint"), sets, section, agreement_on, folder, run.arm, run.seed
-            )
+            ref = task.remote(checkpoints, sets, section, agreement_on, folder, run.arm, run.seed)
             waiting[ref] = run.name
     quality_ref = None
     if synthetic_uri:
@@ -112,6 +112,8 @@ def _gather(runs: list[Run], storage: Folder, quality: dict[str, Any]) -> dict[s
     """Put the parts of all runs into the two files that people read."""
     metrics, accuracies, agreements, scores = [], [], [], []
     for run in runs:
+        if run.member:
+            continue  # scored with the first
         keys = {"arm": run.arm, "seed": run.seed}
         part = json.loads(storage.read_bytes(_part(run)))
         metrics += [keys | row for row in part["metrics"]]
@@ -141,7 +143,7 @@ def _scores_part(run: Run) -> str:
 
 
 def _evaluate_run(
-    checkpoint: str,
+    checkpoints: list[str],
     sets: dict[str, Any],
     section: EvaluateConfig,
     agreement_on: str | None,
@@ -149,21 +151,20 @@ def _evaluate_run(
     arm: str,
     seed: int,
 ) -> None:
-    """Runs in a Ray task: one checkpoint, every image set once, every detector; writes the run's part."""
+    """Runs in a Ray task: one classifier or ensemble, every image set once, every detector; writes the run's part."""
     import torch
 
-    from sio_ray.classifier.checkpoint import load_classifier
+    from sio_ray.classifier.checkpoint import load_checkpoints
     from sio_ray.ood.extract import extract, last_layer_of
     from sio_ray.ood.outputs import NetworkOutputs
     from sio_ray.ood.protocol import evaluate_checkpoint, id_accuracy
 
     limit_threads(section.cpus_per_task)
-    detectors = build_detectors(section.detectors)
+    classifier = load_checkpoints([Path(checkpoint) for checkpoint in checkpoints])
+    _check_architecture(checkpoints[0], classifier.architecture, sets["train"])
+    last_layer = last_layer_of(classifier)
+    detectors = build_detectors(section.detectors, has_last_layer=last_layer is not None)
     needs = frozenset[str]().union(*(detector.needs for detector in detectors))
-    classifier = load_classifier(checkpoint)
-    _check_architecture(
-        checkpoint, classifier.architecture.class_names, classifier.architecture.image_shape, sets["train"]
-    )
     classifier.to("cuda" if section.gpus_per_task else "cpu")
 
     def outputs(uri: str, needs: frozenset[str]) -> NetworkOutputs:
@@ -175,7 +176,7 @@ def _evaluate_run(
         train,
         test,
         {key: outputs(uri, needs) for key, uri in sets["ood"].items()},
-        last_layer_of(classifier),
+        last_layer,
         detectors,
     )
     agreement = None
@@ -212,12 +213,11 @@ def _measure_memorisation(synthetic: str, train: str, val: str, section: Evaluat
     return {"num_synthetic": len(synthetic_set), "num_real": len(train_set), **asdict(measured)}
 
 
-def _check_architecture(
-    checkpoint: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], train: str
-) -> None:
+def _check_architecture(checkpoint: str, architecture: Any, train: str) -> None:
     info = ImageSet(train).info
-    if (class_names, image_shape) != (info.class_names, info.image_shape):
+    if not architecture.suits(info.class_names, info.image_shape):
         raise CheckpointError(
-            f"the checkpoint {checkpoint} knows classes {list(class_names)} of pictures {image_shape}, the ID set has "
-            f"{list(info.class_names)} of {info.image_shape}; evaluate it on the set that it was trained for."
+            f"the checkpoint {checkpoint} knows classes {list(architecture.class_names)} of pictures "
+            f"{architecture.image_shape}, the ID set has {list(info.class_names)} of {info.image_shape}; "
+            "evaluate it on the set that it was trained for."
         )

@@ -24,7 +24,7 @@ from sio_ray.imageset import ImageSet
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console, watch_runs
 from sio_ray.stages.layout import fit_generator_place
-from sio_ray.stages.prepare import PreparedSets
+from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
 from sio_ray.training.loop import Point
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
@@ -117,11 +117,11 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
             cpus_per_worker=section.cpus_per_worker,
             gpus_per_worker=section.gpus_per_worker,
         )
-        ((state, points),) = side_by_side([job], limit=1)
-    unet.load_state_dict(averaged_weights(state), strict=True)
+        (trained,) = side_by_side([job], limit=1)
+    unet.load_state_dict(averaged_weights(trained.state), strict=True)
     previews = f", and pictures as it trained in {PREVIEWS_NAME} beside it" if section.preview_every_steps else ""
     console.print(f"  loss curve: {folder / PLOT_NAME}{previews}", style="dim", markup=False, soft_wrap=True)
-    return unet, sigma_data, points
+    return unet, sigma_data, trained.points
 
 
 def _check_memory(train_set: ImageSet, num_copies: int, nodes_bytes: list[float]) -> None:

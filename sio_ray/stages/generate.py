@@ -16,7 +16,7 @@ from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console, count_progress
 from sio_ray.stages.layout import fit_generator_place, generate_place, generated_set_uri
-from sio_ray.stages.prepare import PreparedSets
+from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, forget, require, run_once
 
 

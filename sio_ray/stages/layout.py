@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from sio_ray.config import STAGES, Config
 from sio_ray.provenance import fingerprint
+from sio_ray.seeding import derive_seed
 
 Arm = Literal["baseline", "sio"]
 
 #: Raised when a change of code makes old outputs wrong.
-_GENERATION = 2
+_GENERATION = 3
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,29 @@ class Place:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run.
+    """One training run: a classifier, or one member of an ensemble.
 
     Attributes:
         arm: `baseline` (real images alone) or `sio`.
-        seed: of initialisation, batches and augmentation.
+        seed: as the config names it.
+        member: of the ensemble, from 0.
         place: its output.
     """
 
     arm: Arm
     seed: int
+    member: int
     place: Place
+
+    @property
+    def training_seed(self) -> int:
+        """Of initialisation, batches and augmentation; the first member trains as a classifier by itself would."""
+        return derive_seed("member", self.seed, self.member) if self.member else self.seed
 
     @property
     def name(self) -> str:
         """Such as `sio, seed 0`."""
-        return f"{self.arm}, seed {self.seed}"
+        return f"{self.arm}, seed {self.seed}" + (f", member {self.member}" if self.member else "")
 
 
 def place_for(config: Config, name: str, identity: dict[str, Any]) -> Place:
@@ -61,13 +69,7 @@ def place_for(config: Config, name: str, identity: dict[str, Any]) -> Place:
 
 def prepare_place(config: Config) -> Place:
     """Of the real image sets."""
-    identity = config.prepare.identity()
-    if config.prepare.source == "digits":  # fields of another source decide nothing
-        identity = {k: v for k, v in identity.items() if k not in ("root", "image_size_px", "channels")}
-    else:
-        identity = {k: v for k, v in identity.items() if k not in ("id_classes", "near_ood_classes")}
-        identity["root"] = str(Path(identity["root"]).absolute())
-    return place_for(config, "prepare", identity)
+    return place_for(config, "prepare", config.prepare.identity())
 
 
 def fit_generator_place(config: Config) -> Place:
@@ -99,22 +101,54 @@ def generate_place(config: Config) -> Place:
     return place_for(config, "generate", identity)
 
 
+#: What only SIO runs depend on, so a baseline is trained once for all of them.
+_SIO_FIELDS = (
+    *("real_weight", "real_weight_ramp", "synthetic_ratio", "synthetic_ratio_ramp"),
+    *("real_batch_share", "synthetic_set"),
+)
+
+
 def train_runs(config: Config) -> list[Run]:
     """All training runs of a config; a baseline does not depend on anything synthetic, so it is shared."""
-    recipe = config.train.identity()
-    sio = {name: recipe.pop(name) for name in ("real_weight", "synthetic_ratio", "real_batch_share", "synthetic_set")}
-    recipe = {name: value for name, value in recipe.items() if name not in ("arms", "seeds")}
-    sio["real_batch_share"] = config.train.batch_share
+    section = config.train
+    recipe = training_recipe(config)
+    sio = {name: recipe.pop(name) for name in _SIO_FIELDS}
+    sio["real_batch_share"] = section.batch_share
     del sio["synthetic_set"]
     sio["synthetic"] = synthetic_identity(config)
     runs = []
-    for arm in config.train.arms:
-        for seed in config.train.seeds:
-            identity = {"prepare": prepare_place(config).fingerprint, **recipe, "arm": arm, "seed": seed}
-            if arm == "sio":
-                identity |= sio
-            runs.append(Run(arm, seed, place_for(config, f"train-{arm}-seed{seed}", identity)))
+    for arm in section.arms:
+        for seed in section.seeds:
+            for member in range(section.ensemble_size):
+                identity = {"prepare": prepare_place(config).fingerprint, **recipe, "arm": arm, "seed": seed}
+                if arm == "sio":
+                    identity |= sio
+                name = f"train-{arm}-seed{seed}"
+                if member:
+                    identity["member"] = member
+                    name += f"-member{member}"
+                runs.append(Run(arm, seed, member, place_for(config, name, identity)))
     return runs
+
+
+def training_recipe(config: Config) -> dict[str, Any]:
+    """The fields of `train` that decide a run, without those that another field makes idle."""
+    section = config.train
+    recipe = section.identity()
+    idle = {"arms", "seeds", "ensemble_size", "keep"}
+    idle.add("num_steps" if section.num_epochs is not None else "num_epochs")
+    if section.schedule != "step":
+        idle |= {"step_milestones", "step_factor"}
+    if section.resized_crop:
+        idle.add("crop_padding_px")
+    if section.feed != "auto":
+        idle.add("memory_limit_gb")
+    if section.feed == "memory":
+        idle.add("shuffle_window_images")
+    for field in ("synthetic_set", "outlier_set", "mixing_set"):
+        if recipe[field] is not None:
+            recipe[field] = _absolute(recipe[field])
+    return {name: value for name, value in recipe.items() if name not in idle}
 
 
 def synthetic_identity(config: Config) -> str:
@@ -124,8 +158,13 @@ def synthetic_identity(config: Config) -> str:
 
 def evaluate_place(config: Config) -> Place:
     """Of metrics and scores."""
-    runs = [run.place.fingerprint for run in train_runs(config)]
-    return place_for(config, "evaluate", {"runs": runs, **config.evaluate.identity()})
+    identity = {
+        "runs": [run.place.fingerprint for run in train_runs(config)],
+        "ensemble_size": config.train.ensemble_size,
+        "keep": config.train.keep,
+        **config.evaluate.identity(),
+    }
+    return place_for(config, "evaluate", identity)
 
 
 def report_place(config: Config) -> Place:

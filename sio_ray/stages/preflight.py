@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sio_ray.classifier.algorithms import ALGORITHMS, check_algorithm
 from sio_ray.classifier.checkpoint import load_classifier
 from sio_ray.classifier.feed import compose
-from sio_ray.config import Config, FitGeneratorConfig, GenerateConfig
+from sio_ray.classifier.networks import check_network
+from sio_ray.config import Config, FitGeneratorConfig, GenerateConfig, TrainConfig
 from sio_ray.errors import BatchError, ConfigError, ResourceError
 from sio_ray.generate.generator import find_generator
 from sio_ray.imageset import ImageSet
 from sio_ray.imageset.storage import Folder
 from sio_ray.ood.detectors import build_detectors
+from sio_ray.training.loggers import check_loggers
 
 
 def check(config: Config, stages: Sequence[str]) -> None:
@@ -37,9 +40,16 @@ def check(config: Config, stages: Sequence[str]) -> None:
     if {"train", "tune"} & set(stages):
         _check_train(config)
     if "evaluate" in stages:
-        build_detectors(config.evaluate.detectors)
+        build_detectors(config.evaluate.detectors, has_last_layer=_has_last_layer(config.train))
     if "tune" in stages:
-        build_detectors(config.tune.detectors, field="tune.detectors")
+        build_detectors(config.tune.detectors, field="tune.detectors", has_last_layer=_has_last_layer(config.train))
+        if config.train.ensemble_size > 1:
+            raise ConfigError(
+                "train.ensemble_size",
+                "1 while the weight and the ratio are searched",
+                config.train.ensemble_size,
+                "tune one member, and train the ensemble with what is found",
+            )
     if "report" in stages and config.report.detector not in config.evaluate.detectors:
         raise ConfigError(
             "report.detector",
@@ -47,6 +57,11 @@ def check(config: Config, stages: Sequence[str]) -> None:
             config.report.detector,
             "choose one of them",
         )
+
+
+def _has_last_layer(section: TrainConfig) -> bool:
+    algorithm = check_algorithm(section.algorithm, section.algorithm_options)
+    return section.ensemble_size == 1 and algorithm.head == "linear"
 
 
 def _check_batch_feeds_workers(section: str, global_batch_size: int, num_workers: int) -> None:
@@ -91,35 +106,85 @@ def _check_generate(section: GenerateConfig) -> None:
 def _check_train(config: Config) -> None:
     section = config.train
     _check_batch_feeds_workers("train", section.global_batch_size, section.num_workers)
-    if "sio" not in section.arms:
-        return
-    compose(section.global_batch_size, section.batch_share)
-    weights = (
-        ("real", section.real_weight, section.batch_share),
-        ("synthetic", 1 - section.real_weight, 1 - section.batch_share),
-    )
-    for source, weight, share in weights:
-        if weight > 0 and share == 0:
-            raise BatchError(
-                f"train.real_batch_share={section.batch_share} leaves no {source} image in a batch although "
-                f"train.real_weight={section.real_weight} gives that source weight; change one of the two."
-            )
-    if section.synthetic_ratio == 0 and section.batch_share < 1:
+    smallest_part = section.global_batch_size // section.num_workers
+    if section.micro_batches > smallest_part:
         raise ConfigError(
-            "train.synthetic_ratio",
-            "greater than 0 while train.real_batch_share is below 1",
-            section.synthetic_ratio,
-            "raise it, or train with train.arms=[baseline]",
+            "train.micro_batches",
+            f"at most a worker's part of the batch ({smallest_part})",
+            section.micro_batches,
+            "lower it, or take a larger batch",
         )
+    _check_algorithm(section)
+    check_loggers(section.loggers)
+    if "sio" in section.arms:
+        _check_sio(config)
+
+
+def _check_algorithm(section: TrainConfig) -> None:
+    algorithm = check_algorithm(section.algorithm, section.algorithm_options)
+    check_network(section.network, section.width, section.pretrained, None, algorithm.head)
+    # The statistics of one image are none, and its normalised value is zero.
+    if algorithm.head == "g_odin" and section.global_batch_size // section.num_workers // section.micro_batches < 2:
+        raise ConfigError(
+            "train.global_batch_size",
+            f"at least 2 for each of train.num_workers ({section.num_workers}) times train.micro_batches "
+            f"({section.micro_batches}) with train.algorithm={section.algorithm}",
+            section.global_batch_size,
+            "take a larger batch, as its head normalises over it",
+        )
+    for need, fields in (("outliers", ("outlier_set", "outlier_batch_size")), ("mixing", ("mixing_set",))):
+        for field in fields:
+            value = getattr(section, field)
+            if value is not None and need not in algorithm.needs:
+                takers = ", ".join(name for name, kind in ALGORITHMS.items() if need in kind.needs)
+                raise ConfigError(
+                    f"train.{field}",
+                    f"left out for train.algorithm={section.algorithm}",
+                    value,
+                    f"only {takers} trains on such pictures",
+                )
+            if value is not None and field.endswith("_set"):
+                ImageSet(value)
+
+
+def _check_sio(config: Config) -> None:
+    section = config.train
+    compose(section.global_batch_size, section.batch_share)
+    ramp = section.real_weight_ramp
+    for real_weight in (section.real_weight, *([ramp.start] if ramp else [])):
+        weights = (
+            ("real", real_weight, section.batch_share),
+            ("synthetic", 1 - real_weight, 1 - section.batch_share),
+        )
+        for source, weight, share in weights:
+            if weight > 0 and share == 0:
+                raise BatchError(
+                    f"train.real_batch_share={section.batch_share} leaves no {source} image in a batch although "
+                    f"a train.real_weight of {real_weight} gives that source weight; change one of the two."
+                )
+    ratios = {"synthetic_ratio": section.synthetic_ratio}
+    if section.synthetic_ratio_ramp is not None:
+        ratios["synthetic_ratio_ramp.start"] = section.synthetic_ratio_ramp.start
+    for field, ratio in ratios.items():
+        if ratio == 0 and section.batch_share < 1:
+            raise ConfigError(
+                f"train.{field}",
+                "greater than 0 while train.real_batch_share is below 1",
+                ratio,
+                "raise it, or train with train.arms=[baseline]",
+            )
     if section.synthetic_set is not None:
         ImageSet(section.synthetic_set)
-    elif config.generate.num_images is None and (section.synthetic_ratio or 0) > config.generate.synthetic_ratio:
-        raise ConfigError(
-            "train.synthetic_ratio",
-            f"at most generate.synthetic_ratio ({config.generate.synthetic_ratio:g})",
-            section.synthetic_ratio,
-            f"draw more with generate.synthetic_ratio={section.synthetic_ratio:g}, or lower it",
-        )
+        return
+    drawn = config.generate.synthetic_ratio
+    for field, ratio in ratios.items():
+        if config.generate.num_images is None and (ratio or 0) > drawn:
+            raise ConfigError(
+                f"train.{field}",
+                f"at most generate.synthetic_ratio ({drawn:g})",
+                ratio,
+                f"draw more with generate.synthetic_ratio={ratio:g}, or lower it",
+            )
 
 
 def _check_writable(folder: Path) -> None:

@@ -24,7 +24,7 @@ from sio_ray.stages.layout import (
     synthetic_set_uri,
     train_runs,
 )
-from sio_ray.stages.prepare import PreparedSets
+from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, StageRecord, read_record, require, run_once
 
 REPORT_NAME = "report.html"

@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sio_ray.classifier.algorithms import check_algorithm
 from sio_ray.classifier.checkpoint import save_classifier
-from sio_ray.classifier.model import Architecture, pixel_statistics
-from sio_ray.classifier.trainee import build_trainee
+from sio_ray.classifier.feed import compose
+from sio_ray.classifier.model import Architecture
+from sio_ray.classifier.pretrained import fetch_pretrained, normalisation_of
+from sio_ray.classifier.schedules import num_steps_of
+from sio_ray.classifier.trainee import build_trainee, final_weights
 from sio_ray.cluster import check_resources, connect
 from sio_ray.config import Config, TrainConfig
-from sio_ray.errors import ConfigError, ImageSetError
-from sio_ray.imageset import ImageSet
-from sio_ray.progress import watch_runs
-from sio_ray.stages.layout import Run, generate_place, synthetic_set_uri, train_runs
-from sio_ray.stages.prepare import PreparedSets
-from sio_ray.stages.record import Outcome, remove_folder, require, reuse, run_once
+from sio_ray.imageset import ImageSetInfo
+from sio_ray.imageset.storage import Folder
+from sio_ray.progress import console, watch_runs
+from sio_ray.provenance import versions
+from sio_ray.stages.layout import Arm, Run, train_runs
+from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once
+from sio_ray.stages.training_sets import open_training_sets, pool_sizes, seen_shape
+from sio_ray.training.feeds import cpus_of_feed, open_feed, share_sources
+from sio_ray.training.loggers import open_loggers
+from sio_ray.training.loop import train as train_to_the_end
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
+from sio_ray.training.shared_sets import fetch, pixel_statistics_of
 from sio_ray.training.side_by_side import side_by_side
-from sio_ray.training.state import model_weights
 
-#: What a finished run leaves.
-CHECKPOINT_FILES = ("checkpoint/model.safetensors", "checkpoint/architecture.json")
+_RGB = 3
+
+#: Mean and standard deviation per channel, pixels in [0, 1].
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+#: What a finished run leaves: of its last step, and of the report with the highest ID validation accuracy.
+LAST_NAME, BEST_NAME = "checkpoint", "checkpoint_best"
+CHECKPOINT_FILES = tuple(
+    f"{name}/{file}" for name in (LAST_NAME, BEST_NAME) for file in ("model.safetensors", "architecture.json")
+)
+
+#: Ray's checkpoints until a run has ended, and beside them what decides the run.
+_STATE_NAME, _BEGUN_NAME = "ray_train", "begun.json"
 
 
 def train(config: Config) -> Outcome:
-    """Train every arm and seed that has not been trained; each leaves `checkpoint` in a folder of its own.
+    """Train every arm and seed that has not been trained; each leaves checkpoints in a folder of its own.
 
     Raises:
         StageError: an earlier stage has not run for this config.
-        ImageSetError: the synthetic set differs from the real one in classes or picture size.
-        ConfigError: `train.synthetic_ratio` asks for more synthetic images than there are.
+        ImageSetError: a set differs from the real one in classes or picture size.
+        ConfigError: the network cannot take the pictures, or `train.synthetic_ratio` asks for more synthetic images
+            than there are.
         BatchError: a batch cannot hold what is asked for.
-        ResourceError: the cluster has too few cores or GPUs.
+        ResourceError: the cluster has too few cores, GPUs or memory.
         TrainingError: a run failed; what it reported so far is kept for the next time.
     """
     runs = train_runs(config)
     outcomes = {run.name: reuse("train", run.place.folder, _label(run)) for run in runs}
     missing = [run for run in runs if outcomes[run.name] is None]
+    for run in missing:
+        _tell_of_unfinished(run)
     if missing:
         outcomes |= _train_missing(config, missing)
     done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
@@ -48,45 +71,85 @@ def train(config: Config) -> Outcome:
         reused=not missing,
         wall_s=sum(outcome.wall_s for outcome in done.values()),
         result={
-            name: {"checkpoint": str(outcome.output / "checkpoint"), **outcome.result["curve"][-1]}
+            name: {"checkpoint": str(outcome.output / checkpoint_name(config)), **outcome.result["curve"][-1]}
             for name, outcome in done.items()
         },
     )
+
+
+def checkpoint_name(config: Config) -> str:
+    """The folder, in that of a run, of the checkpoint to evaluate."""
+    return BEST_NAME if config.train.keep == "best" else LAST_NAME
 
 
 def _label(run: Run) -> str:
     return f"train {run.name}"
 
 
+def _tell_of_unfinished(run: Run) -> None:
+    """Say that a run which was begun with other settings is left where it is, and what has changed since.
+
+    Settings that decide nothing, such as the number of workers, may change between a kill and the next attempt.
+    """
+    if (run.place.folder / _STATE_NAME).exists():
+        return  # begun with these settings: it goes on
+    stem = run.place.folder.name.removesuffix(run.place.fingerprint)
+    for path in sorted(run.place.folder.parent.glob(f"{stem}*/{_STATE_NAME}/{_BEGUN_NAME}")):
+        begun = json.loads(path.read_text())
+        wanted = json.loads(json.dumps(run.place.identity))
+        if begun.get("member") != wanted.get("member"):
+            continue
+        changes = [
+            f"{name}: {begun.get(name)!r} -> {wanted.get(name)!r}"
+            for name in {**begun, **wanted}
+            if begun.get(name) != wanted.get(name)
+        ]
+        folder = path.parent.parent
+        console.print(
+            f"  {_label(run)} starts anew, as an unfinished run has other settings ({', '.join(changes)}); "
+            f"go back to those to finish it, or delete {folder}",
+            style="dim",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
 def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
-    section = config.train
-    prepared = PreparedSets(config, "train")
-    real, val = prepared.open("id/train"), prepared.open("id/val")
-    synthetic = open_synthetic(config, real, "train") if any(run.arm == "sio" for run in runs) else None
-    num_synthetic = synthetic_images(config, real, synthetic) if synthetic else 0
+    arms = {run.arm for run in runs}
+    sets = open_training_sets(config, "train", with_synthetic="sio" in arms)
+    section = config.train.model_copy(update={"num_steps": num_steps_of(config.train, len(sets.real))})
+    if section.pretrained is not None:
+        fetch_pretrained(section.network, section.pretrained)  # here first, to learn before work starts that it is gone
     connect(config.cluster)
     concurrent = min(section.concurrent_runs, len(runs))
+    workers = concurrent * section.num_workers
+    sources = {arm: sets.sources(arm) for arm in arms}
+    every_source = {name: source for of_arm in sources.values() for name, source in of_arm.items()}
     check_resources(
         "train",
-        num_cpus=concurrent * section.num_workers * section.cpus_per_worker,
-        num_gpus=concurrent * section.num_workers * section.gpus_per_worker,
+        num_cpus=workers * (section.cpus_per_worker + cpus_of_feed(section, every_source)),
+        num_gpus=workers * section.gpus_per_worker,
     )
-    architecture = architecture_for(section, real)
+    architecture = architecture_for(section, sets.real.info, pixel_statistics_of(sets.real.uri))
+    shared = share_sources(section, every_source, sets.val.uri)
     with watch_runs({run.name: section.num_steps for run in runs}) as board:
 
         def job(run: Run) -> Outcome:
             loop_config = {
                 "section": section.model_dump(mode="json"),
                 "architecture": architecture.model_dump(),
-                "real_set": real.uri,
-                "val_set": val.uri,
-                "synthetic_set": synthetic.uri if synthetic and run.arm == "sio" else None,
-                "num_synthetic": num_synthetic if run.arm == "sio" else 0,
+                "sources": {name: shared[name] for name in sources[run.arm]},
+                "val": shared["val"],
+                "num_real": len(sets.real),
+                "num_synthetic": sets.num_synthetic if run.arm == "sio" else 0,
+                "experiment": config.name,
+                "folder": str(run.place.folder),
                 "run": run.name,
-                "seed": run.seed,
+                "arm": run.arm,
+                "seed": run.training_seed,
                 "board": board,
             }
-            work = partial(_run, section=section, architecture=architecture, loop_config=loop_config)
+            work = partial(_run, run=run, section=section, architecture=architecture, loop_config=loop_config)
             return run_once(
                 "train", run.place.folder, run.place.identity, config, work, outputs=CHECKPOINT_FILES, label=_label(run)
             )
@@ -95,9 +158,12 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
 
 
-def _run(folder: Path, section: TrainConfig, architecture: Architecture, loop_config: dict[str, Any]) -> dict[str, Any]:
-    state_dir = folder / "ray_train"
-    state, points = run_on_workers(
+def _run(
+    folder: Path, run: Run, section: TrainConfig, architecture: Architecture, loop_config: dict[str, Any]
+) -> dict[str, Any]:
+    state_dir = folder / _STATE_NAME
+    Folder(str(state_dir)).write_bytes(_BEGUN_NAME, json.dumps(run.place.identity, indent=1).encode())
+    trained = run_on_workers(
         _train_loop,
         loop_config,
         name=folder.name,
@@ -105,10 +171,18 @@ def _run(folder: Path, section: TrainConfig, architecture: Architecture, loop_co
         num_workers=section.num_workers,
         cpus_per_worker=section.cpus_per_worker,
         gpus_per_worker=section.gpus_per_worker,
+        min_workers=section.min_workers,
+        best_by="val_accuracy",
     )
-    save_classifier(folder / "checkpoint", architecture, model_weights(state))
+    training = {
+        **{name: loop_config[name] for name in ("arm", "seed", "num_real", "num_synthetic")},
+        "config": loop_config["section"],
+        "versions": versions(),
+    }
+    for name, state in ((LAST_NAME, trained.state), (BEST_NAME, trained.best)):
+        save_classifier(folder / name, architecture, final_weights(state), training=training)
     remove_folder(state_dir)
-    return {"curve": points, "num_synthetic": loop_config["num_synthetic"]}
+    return {"curve": trained.points, "num_synthetic": loop_config["num_synthetic"]}
 
 
 def _train_loop(loop_config: dict[str, Any]) -> None:
@@ -116,97 +190,79 @@ def _train_loop(loop_config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    from sio_ray.training.loop import train as train_to_the_end
-
     section = TrainConfig.model_validate(loop_config["section"])
+    arm, num_real = loop_config["arm"], loop_config["num_real"]
     context = ray.train.get_context()
-    synthetic = None
-    if loop_config["synthetic_set"]:
-        synthetic = ImageSet(loop_config["synthetic_set"]).read(limit=loop_config["num_synthetic"])
-    trainee = build_trainee(
+    place: dict[str, Any] = {
+        "seed": loop_config["seed"],
+        "device": start_worker(section.cpus_per_worker),
+        "rank": context.get_world_rank(),
+        "world_size": context.get_world_size(),
+    }
+    feed = open_feed(
         section,
-        Architecture.model_validate(loop_config["architecture"]),
-        ImageSet(loop_config["real_set"]).read(),
-        synthetic,
-        ImageSet(loop_config["val_set"]).read(),
-        seed=loop_config["seed"],
-        device=start_worker(section.cpus_per_worker),
-        wrap=ray.train.torch.prepare_model,
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
+        loop_config["sources"],
+        arm=arm,
+        pool_size=pool_sizes(section, num_real, loop_config["num_synthetic"]),
+        **place,
     )
-    train_to_the_end(
-        trainee,
-        num_steps=section.num_steps,
-        report_every_steps=section.report_every_steps,
-        reporter=RayTrainReporter(loop_config["run"], loop_config["board"]),
-    )
+    try:
+        trainee = build_trainee(
+            section,
+            Architecture.model_validate(loop_config["architecture"]),
+            feed,
+            fetch(loop_config["val"]),
+            arm=arm,
+            wrap=ray.train.torch.prepare_model,
+            **place,
+        )
+        is_first = place["rank"] == 0
+        with open_loggers(
+            section.loggers if is_first else (),
+            experiment=loop_config["experiment"],
+            run=loop_config["run"],
+            folder=Path(loop_config["folder"]),
+            params={"arm": arm, "seed": loop_config["seed"], **loop_config["section"]},
+        ) as log:
+            train_to_the_end(
+                trainee,
+                num_steps=section.num_steps,
+                report_every_steps=report_every_steps(section, num_real, arm),
+                reporter=RayTrainReporter(
+                    loop_config["run"], loop_config["board"], lambda step, points: log(points[-1])
+                ),
+            )
+    finally:
+        feed.close()
 
 
-def architecture_for(section: TrainConfig, real: ImageSet) -> Architecture:
-    """The classifier that the config asks for, normalised by the real training set."""
-    mean, std = pixel_statistics(real.read().images)
+def report_every_steps(section: TrainConfig, num_real: int, arm: Arm) -> int:
+    """Steps between two reports: as asked for, or those of one pass over the real set."""
+    if section.report_every_steps is not None:
+        return section.report_every_steps
+    share = 1.0 if arm == "baseline" else section.batch_share
+    per_step = compose(section.global_batch_size, share).num_real
+    return -(-num_real // per_step) if per_step else section.num_steps
+
+
+def architecture_for(section: TrainConfig, info: ImageSetInfo, statistics: Statistics) -> Architecture:
+    """The classifier that the config asks for, for pictures of the real training set.
+
+    Args:
+        section: of the config.
+        info: of the real training set.
+        statistics: mean and standard deviation of its pixels, per channel, by which the classifier normalises;
+            pretrained weights come with their own.
+    """
+    mean, std = statistics
+    if section.pretrained is not None and info.channels == _RGB:
+        mean, std = normalisation_of(section.network, section.pretrained)
     return Architecture(
         network=section.network,
         width=section.width,
-        class_names=real.info.class_names,
-        image_shape=real.info.image_shape,
+        head=check_algorithm(section.algorithm, section.algorithm_options).head,
+        class_names=info.class_names,
+        image_shape=seen_shape(section, info.image_shape),
         mean=mean,
         std=std,
     )
-
-
-def open_synthetic(config: Config, real: ImageSet, needed_by: str) -> ImageSet:
-    """The synthetic set that a config trains on.
-
-    Raises:
-        StageError: `generate` has not run for this config.
-        ImageSetError: the set is missing or unfinished, or differs from the real one in classes or picture size.
-    """
-    if config.train.synthetic_set is None:
-        require(generate_place(config).folder, "generate", needed_by)
-    synthetic = ImageSet(synthetic_set_uri(config))
-    ours, theirs = real.info, synthetic.info
-    if ours.image_shape != theirs.image_shape:
-        raise ImageSetError(
-            f"pictures of {synthetic} are {theirs.image_shape} (channels, height, width), real ones are "
-            f"{ours.image_shape}; draw or import the synthetic set at the size of the real one."
-        )
-    if ours.class_names != theirs.class_names:
-        raise ImageSetError(
-            f"classes of {synthetic} are {list(theirs.class_names)}, of the real set {list(ours.class_names)}; "
-            "give a synthetic set with the same classes in the same order."
-        )
-    empty = [theirs.class_names[c] for c, count in enumerate(synthetic.manifest.class_counts) if count == 0]
-    if empty:
-        raise ImageSetError(
-            f"{synthetic} has no image of class {', '.join(empty)}; draw more, with generate.synthetic_ratio."
-        )
-    return synthetic
-
-
-def synthetic_images(config: Config, real: ImageSet, synthetic: ImageSet) -> int:
-    """How many synthetic images `train.synthetic_ratio` asks for: those with the lowest ids.
-
-    Raises:
-        ConfigError: more than there are, or none although their weight is not 0.
-    """
-    ratio = config.train.synthetic_ratio
-    if ratio is None:
-        return len(synthetic)
-    wanted = round(ratio * len(real))
-    if wanted > len(synthetic):
-        raise ConfigError(
-            "train.synthetic_ratio",
-            f"at most {len(synthetic) / len(real):.4g} ({len(synthetic)} images in {synthetic})",
-            ratio,
-            f"draw more with generate.synthetic_ratio={ratio:g}, or lower it",
-        )
-    if wanted == 0 and config.train.batch_share < 1:
-        raise ConfigError(
-            "train.synthetic_ratio",
-            "greater than 0 while train.real_batch_share is below 1",
-            ratio,
-            "raise it, or train with train.arms=[baseline]",
-        )
-    return wanted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,6 +11,9 @@ from torch import Tensor
 from sio_ray.errors import TrainingError
 
 Point = dict[str, float]
+
+#: How often the loss is looked at between reports, which costs a wait for the GPU.
+_CHECK_EVERY_STEPS = 100
 
 
 class Trainee(Protocol):
@@ -36,8 +38,8 @@ class Reporter(Protocol):
     def resume(self) -> tuple[dict[str, Tensor], int, list[Point]] | None:
         """State, step and curve to continue from, or None to start."""
 
-    def average(self, value: Tensor) -> float:
-        """The mean of a scalar over all workers of the run."""
+    def average(self, values: Tensor) -> Tensor:
+        """The mean of each element over all workers of the run."""
 
     def progress(self, step: int) -> None:
         """Called after every step; must be cheap."""
@@ -53,26 +55,36 @@ def train(trainee: Trainee, *, num_steps: int, report_every_steps: int, reporter
         The training curve: per report `step`, `loss` (mean since the last report) and what the trainee measures.
 
     Raises:
-        TrainingError: the loss is not finite; the checkpoint of the last report stays.
+        TrainingError: the loss is not finite; the step is named, and the checkpoint of the last report stays.
     """
     start, points = 0, list[Point]()
     resumed = reporter.resume()
     if resumed is not None:
         state, start, points = resumed
         trainee.load_state(state)
-    losses: list[Tensor] = []
+    reported, losses = start, list[Tensor]()
     for step in range(start, num_steps):
         losses.append(trainee.step(step))
         done = step + 1
         reporter.progress(done)
         if done % report_every_steps == 0 or done == num_steps:
-            loss = reporter.average(torch.stack(losses).mean())
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} between steps {done - len(losses)} and {done}; "
-                    "lower the learning rate (the checkpoint before it is kept)."
-                )
-            points = [*points, {"step": done, "loss": loss, **trainee.measure()}]
-            losses.clear()
+            of_steps = reporter.average(torch.stack(losses))
+            _refuse_what_is_not_finite(of_steps, reported)
+            points = [*points, {"step": done, "loss": of_steps.mean().item(), **trainee.measure()}]
             reporter.report(done, points, trainee.state)
+            reported = done
+            losses.clear()
+        elif len(losses) % _CHECK_EVERY_STEPS == 0:
+            # Between reports that are far apart, without a word to the other workers: they end with this one.
+            _refuse_what_is_not_finite(torch.stack(losses[-_CHECK_EVERY_STEPS:]), done - _CHECK_EVERY_STEPS)
     return points
+
+
+def _refuse_what_is_not_finite(losses: Tensor, start: int) -> None:
+    broken = ~losses.isfinite()
+    if broken.any():
+        first = int(broken.nonzero()[0])
+        raise TrainingError(
+            f"the loss of step {start + first + 1} is {losses[first].item()}; lower the learning rate, or clip the "
+            "gradient with gradient_clip_norm (the checkpoint of the last report is kept)."
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sio_ray.errors import SioRayError, TrainingError
 from sio_ray.progress import console
 from sio_ray.training.loop import Point
 from sio_ray.training.state import load_progress, save_progress
+from sio_ray.training.workers import mean_over_workers
 
 #: How often a run is begun or continued after killed workers, and how often Ray's controller may fail to get workers.
 _MAX_ATTEMPTS = 4
@@ -51,13 +53,9 @@ class RayTrainReporter:
         with checkpoint.as_directory() as folder:
             return load_progress(Path(folder))
 
-    def average(self, value: Tensor) -> float:
+    def average(self, values: Tensor) -> Tensor:
         """See `Reporter`."""
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            value = value.detach().clone()
-            torch.distributed.all_reduce(value)
-            value /= torch.distributed.get_world_size()
-        return float(value)
+        return mean_over_workers(values)
 
     def progress(self, step: int) -> None:
         """See `Reporter`."""
@@ -80,6 +78,21 @@ class RayTrainReporter:
             ray.train.report(points[-1], checkpoint=Checkpoint.from_directory(folder))
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training run ends with.
+
+    Attributes:
+        state: of the last step.
+        points: the whole training curve.
+        best: state of the report that was best, or the last where none is asked for.
+    """
+
+    state: dict[str, Tensor]
+    points: list[Point]
+    best: dict[str, Tensor]
+
+
 def start_worker(cpus: int) -> torch.device:
     """Hold this worker to the cores that it was given, and say which device it has."""
     limit_threads(cpus)
@@ -96,7 +109,9 @@ def run_on_workers(
     num_workers: int,
     cpus_per_worker: int,
     gpus_per_worker: int,
-) -> tuple[dict[str, Tensor], list[Point]]:
+    min_workers: int | None = None,
+    best_by: str | None = None,
+) -> Trained:
     """Run a training loop under Ray Train until it has ended, continuing an earlier run of the same name.
 
     Args:
@@ -107,23 +122,24 @@ def run_on_workers(
         num_workers: data-parallel workers.
         cpus_per_worker: CPU cores of each.
         gpus_per_worker: GPUs of each; 0 for CPUs.
-
-    Returns:
-        The final state and the whole training curve.
+        min_workers: start, and go on, with as few where the cluster has no more; more join when they can.
+        best_by: key of the curve by whose largest value a checkpoint is kept beside the last.
 
     Raises:
         SioRayError: what the loop raised, if it was one of ours.
         TrainingError: the workers failed otherwise, `_MAX_ATTEMPTS` times.
     """
+    is_elastic = min_workers is not None and min_workers < num_workers
     scaling = ScalingConfig(
-        num_workers=num_workers,
+        num_workers=(min_workers, num_workers) if is_elastic else num_workers,
         use_gpu=gpus_per_worker > 0,
         resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
     )
     run_config = RunConfig(
         name=name,
         storage_path=str(state_dir),
-        checkpoint_config=CheckpointConfig(num_to_keep=2),
+        # Beside those kept by score, Ray keeps the last.
+        checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=best_by),
         # Ray would retry every error alike. Here a killed worker is retried, and an error of ours, which would come
         # again, is not.
         failure_config=FailureConfig(max_failures=0, controller_failure_limit=_MAX_CONTROLLER_FAILURES),
@@ -149,7 +165,11 @@ def run_on_workers(
         raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
     with result.checkpoint.as_directory() as folder:
         state, _, points = load_progress(Path(folder))
-    return state, points
+    if best_by is None:
+        return Trained(state, points, state)
+    best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1][best_by])
+    with best.as_directory() as folder:
+        return Trained(state, points, load_progress(Path(folder))[0])
 
 
 def _our_error(error: Exception) -> SioRayError | None:

@@ -45,6 +45,11 @@ def restore_state(flat: dict[str, Tensor], model: nn.Module, optimizer: torch.op
             # A copy: the optimiser keeps the tensor and changes it in place.
             state.setdefault(int(index), {})[field] = value.clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # In the parameters' memory format, without which optimisers work on one tensor at a time.
+    for parameter, fields in optimizer.state.items():
+        for name, value in fields.items():
+            if value.shape == parameter.shape:
+                fields[name] = torch.empty_like(parameter).copy_(value)
 
 
 def save_progress(folder: Path, state: dict[str, Tensor], step: int, points: list[dict[str, float]]) -> None:

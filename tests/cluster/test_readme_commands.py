@@ -47,10 +47,13 @@ def test_commands_on_digits(finished, capsys, tmp_path):
     space = tmp_path / "space.py"
     # The pool of the small run is a quarter of the real set; the space of the README asks for more.
     space.write_text('SPACE = {"train.real_weight": ("uniform", 0.5, 0.9)}\n')
-    small = {"tune": ["tune.num_trials=1", f"tune.space={space}"]}
+    small = {
+        "tune": ["tune.num_trials=1", f"tune.space={space}"],
+        "train": ["train.arms=[sio]", "train.num_steps=4"],
+    }
     stages = ("run", "train", "tune", "evaluate")
     commands = [arguments for arguments in COMMANDS if arguments[1] in stages and arguments[2] == "digits"]
-    assert len(commands) == 4
+    assert len(commands) == 6
     for arguments in commands:
         run([*arguments[1:], *overrides, *small.get(arguments[1], [])], capsys)
 

@@ -38,8 +38,8 @@ class Silent:
     def resume(self):
         return None
 
-    def average(self, value):
-        return float(value)
+    def average(self, values):
+        return values
 
     def progress(self, step):
         pass

@@ -8,7 +8,7 @@ import pytest
 import sio_ray.tune
 from sio_ray.config import load_config
 from sio_ray.imageset import ImageSet
-from sio_ray.stages.prepare import PreparedSets
+from sio_ray.stages.prepared_sets import PreparedSets
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -91,6 +91,19 @@ def test_same_seed_same_pictures_other_seed_other_pictures(digits):
         assert not np.array_equal(first.images, third.images), name
 
 
+def test_the_training_set_comes_in_a_random_order_drawn_from_the_seed(digits):
+    rows = [row_of(path) for path in digits.train.paths]
+    assert rows != sorted(rows)
+    assert rows == [row_of(path) for path in load_source(config()).train.paths]
+    # So that any stretch of it holds every class.
+    assert all(set(digits.train.labels[start : start + 60]) == set(range(6)) for start in range(0, 600, 60))
+
+
+def test_without_a_choice_six_digits_are_id_and_the_others_near_ood(digits):
+    assert digits.class_names == tuple("012345")
+    assert load_source(config(id_classes=(8, 9))).near_test.keys() == {"digits_0_7"}
+
+
 def test_counts_do_not_move_the_split(digits):
     assert load_source(config(images_per_ood_set=3, num_outliers=2)).train.paths == digits.train.paths
 
@@ -110,17 +123,21 @@ def test_no_picture_is_shared_between_what_is_trained_or_chosen_on_and_any_ood_t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"id_classes": (3,)}, r"prepare.id_classes must be at least 2 classes, got (3,); name more digits."),
-        ({"near_ood_classes": ()}, "prepare.near_ood_classes must be at least 1 class, got (); name more digits."),
+        ({"id_classes": (3,)}, r"prepare.id_classes must be at least 2 classes, got (3,); name more."),
+        ({"near_ood_classes": ()}, "prepare.near_ood_classes must be at least 1 class, got (); name more."),
         (
             {"id_classes": (1, 10)},
-            "prepare.id_classes must be digits in [0, 9], got (1, 10); the digits source has no others.",
+            "prepare.id_classes must be classes in [0, 9], got (10,); digits has no others.",
         ),
         (
             {"near_ood_classes": (-1,)},
-            "prepare.near_ood_classes must be digits in [0, 9], got (-1,); the digits source has no others.",
+            "prepare.near_ood_classes must be classes in [0, 9], got (-1,); digits has no others.",
         ),
-        ({"id_classes": (1, 2, 1)}, "prepare.id_classes must be without repeats, got (1, 2, 1); name each digit once."),
+        (
+            {"near_ood_classes": (5, 6)},
+            "prepare.near_ood_classes must be disjoint from id_classes, got [5]; keep each class on one side.",
+        ),
+        ({"id_classes": (1, 2, 1)}, "prepare.id_classes must be without repeats, got (1, 2, 1); name each once."),
     ],
 )
 def test_wrong_classes_are_named(changes, message):

@@ -31,8 +31,8 @@ class Watcher:
     def resume(self) -> None:
         return None
 
-    def average(self, value: torch.Tensor) -> float:
-        return float(value)
+    def average(self, values: torch.Tensor) -> torch.Tensor:
+        return values
 
     def progress(self, step: int) -> None:
         pass

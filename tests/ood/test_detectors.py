@@ -258,7 +258,7 @@ def test_perturbation_refuses_another_number_of_channels(digits: TrainedDigits) 
 
 
 def test_the_table_is_whole() -> None:
-    fields = {"features", "logits", "perturbed_logits"}
+    fields = {"features", "logits", "perturbed_logits", "last_layer"}
     for name, detector in DETECTORS.items():
         assert detector.name == name
         assert detector.title
@@ -269,14 +269,15 @@ def test_the_table_is_whole() -> None:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_needs_is_all_that_a_detector_reads(name: str, digits: TrainedDigits) -> None:
-    """A set whose other fields are NaN gets the same scores."""
+    """A set whose other fields are NaN gets the same scores, and so it does without a last layer."""
     detector = DETECTORS[name]
 
     def only_needed(outputs: NetworkOutputs) -> NetworkOutputs:
         unread = {"features", "logits", "perturbed_logits"} - detector.needs
         return dataclasses.replace(outputs, **{f: torch.full_like(getattr(outputs, f), torch.nan) for f in unread})
 
-    scores = detector().fit(only_needed(digits.train), digits.last_layer).score(only_needed(digits.near))
+    last_layer = digits.last_layer if "last_layer" in detector.needs else None
+    scores = detector().fit(only_needed(digits.train), last_layer).score(only_needed(digits.near))
     assert scores.equal(fitted(detector(), digits).score(digits.near))
 
 
@@ -293,6 +294,21 @@ def test_build_detectors_names_what_is_wrong() -> None:
         build_detectors(["knn", "msp", "knn"])
     with pytest.raises(ConfigError, match=r"evaluate\.detectors must be one or more names .*, got \[\]; name"):
         build_detectors([])
+
+
+def test_a_detector_of_the_last_layer_is_refused_where_there_is_none(digits: TrainedDigits) -> None:
+    assert len(build_detectors(["msp", "knn"], has_last_layer=False)) == 2
+    with pytest.raises(ConfigError) as config_error:
+        build_detectors(["msp", "vim"], has_last_layer=False)
+    assert str(config_error.value) == (
+        "evaluate.detectors must be among msp, max_logit, energy, knn, odin for ensembles and heads that are not "
+        "linear, got 'vim'; it reads the last layer's weights: leave it out."
+    )
+    with pytest.raises(EvaluationError) as error:
+        ViM().fit(digits.train, None)
+    assert str(error.value) == (
+        "detector vim must be given a linear last layer, got None; leave it out for ensembles and heads that have none."
+    )
 
 
 @pytest.mark.parametrize("detector", [KNN(), ViM()])

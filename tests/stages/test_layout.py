@@ -34,10 +34,16 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "output_dir": ("/elsewhere", NOTHING),
     "prepare.source": ("image_folder", EVERYTHING),
     "prepare.root": ("/pictures", NOTHING),  # of a source that is not in use
+    "prepare.download": (True, NOTHING),
+    "prepare.benchmark": ("cifar10", NOTHING),
+    "prepare.on_corrupt": ("skip", NOTHING),
     "prepare.image_size_px": (64, NOTHING),
     "prepare.channels": (1, NOTHING),
     "prepare.id_classes": ([0, 1], EVERYTHING),
     "prepare.near_ood_classes": ([9], EVERYTHING),
+    "prepare.near_ood_sets": (["tin"], NOTHING),
+    "prepare.far_ood_sets": (["mnist"], NOTHING),
+    "prepare.outliers": ("source", NOTHING),
     "prepare.val_fraction": (0.3, EVERYTHING),
     "prepare.test_fraction": (0.3, EVERYTHING),
     "prepare.images_per_ood_set": (7, EVERYTHING),
@@ -97,25 +103,54 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "generate.max_wait_s": (7.0, NOTHING),
     "train.arms": (["sio"], EVALUATE),
     "train.seeds": ([0, 7], EVALUATE),
+    "train.ensemble_size": (2, EVALUATE),  # the first member is there already
+    "train.algorithm": ("mixup", BOTH_ARMS),
+    "train.algorithm_options": ({"temperature": 2.0}, BOTH_ARMS),
     "train.network": ("resnet18_32px", BOTH_ARMS),
     "train.width": (7, BOTH_ARMS),
+    "train.pretrained": ("IMAGENET1K_V1", BOTH_ARMS),
     "train.real_weight": (0.5, SIO),
+    "train.real_weight_ramp": ({"start": 1.0}, SIO),
     "train.synthetic_ratio": (0.5, SIO),
+    "train.synthetic_ratio_ramp": ({"start": 0.5}, SIO),
     "train.real_batch_share": (0.5, SIO),
     "train.synthetic_set": ("/a/set", SIO),
+    "train.outlier_set": ("/a/set", BOTH_ARMS),
+    "train.mixing_set": ("/a/set", BOTH_ARMS),
+    "train.outlier_batch_size": (7, BOTH_ARMS),
     "train.num_steps": (7, BOTH_ARMS),
+    "train.num_epochs": (7, BOTH_ARMS),
     "train.global_batch_size": (7, BOTH_ARMS),
+    "train.micro_batches": (2, BOTH_ARMS),
     "train.learning_rate": (0.5, BOTH_ARMS),
+    "train.schedule": ("step", BOTH_ARMS),
+    "train.step_milestones": ([0.25], NOTHING),  # of a schedule that is not in use
+    "train.step_factor": (0.5, NOTHING),
+    "train.warmup_steps": (7, BOTH_ARMS),
     "train.momentum": (0.5, BOTH_ARMS),
     "train.weight_decay": (0.5, BOTH_ARMS),
-    "train.warmup_steps": (7, BOTH_ARMS),
+    "train.label_smoothing": (0.5, BOTH_ARMS),
+    "train.gradient_clip_norm": (0.5, BOTH_ARMS),
+    "train.ema_decay": (0.5, BOTH_ARMS),
+    "train.precision": ("bfloat16", BOTH_ARMS),
+    "train.compile": (True, BOTH_ARMS),
+    "train.sync_batch_norm": (True, BOTH_ARMS),
     "train.crop_padding_px": (7, BOTH_ARMS),
     "train.horizontal_flip": (True, BOTH_ARMS),
-    "train.report_every_steps": (7, NOTHING),
+    "train.resized_crop": (True, BOTH_ARMS),
+    "train.input_px": (7, BOTH_ARMS),
+    "train.feed": ("stream", BOTH_ARMS),
+    "train.memory_limit_gb": (7.0, BOTH_ARMS),
+    "train.shuffle_window_images": (7, BOTH_ARMS),
+    "train.report_every_steps": (7, BOTH_ARMS),  # as the best checkpoint is one of those reported
+    "train.keep": ("best", EVALUATE),
     "train.num_workers": (7, NOTHING),
+    "train.min_workers": (1, NOTHING),
     "train.cpus_per_worker": (7, NOTHING),
     "train.gpus_per_worker": (1, NOTHING),
+    "train.decoders_per_worker": (7, NOTHING),
     "train.concurrent_runs": (7, NOTHING),
+    "train.loggers": (["tensorboard"], NOTHING),
     "evaluate.detectors": (["energy"], EVALUATE),
     "evaluate.batch_size": (7, NOTHING),
     "evaluate.cpus_per_task": (7, NOTHING),
@@ -145,7 +180,7 @@ def fingerprints(config: Config) -> dict[str, str]:
         "prepare": prepare_place(config),
         "fit-generator": fit_generator_place(config),
         "generate": generate_place(config),
-        **{run.arm: run.place for run in train_runs(config) if run.seed == 0},
+        **{run.arm: run.place for run in train_runs(config) if (run.seed, run.member) == (0, 0)},
         "evaluate": evaluate_place(config),
         "report": report_place(config),
     }
@@ -169,20 +204,30 @@ def test_a_field_changes_those_outputs_that_it_decides_and_no_other(key: str) ->
     assert {name for name in before if name in after and before[name] != after[name]} == expected
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
-        ("prepare.root", "/other", EVERYTHING),
-        ("prepare.image_size_px", 64, EVERYTHING),
-        ("prepare.channels", 1, EVERYTHING),
-        ("prepare.id_classes", [0, 1], NOTHING),
-        ("prepare.near_ood_classes", [9], NOTHING),
-    ],
-)
-def test_an_image_folder_is_decided_by_its_own_fields(key: str, value: Any, expected: set[str]) -> None:
-    config = load_config("digits", ["prepare.source=image_folder", "prepare.root=/pictures"])
-    before, after = fingerprints(config), fingerprints(with_overrides(config, {key: value}))
-    assert {name for name in before if before[name] != after[name]} == expected
+#: Source to the fields that decide what it gives, beside `source` itself.
+DECISIVE = {
+    "digits": "id_classes near_ood_classes val_fraction test_fraction images_per_ood_set num_outliers seed",
+    "fashion_mnist": "id_classes near_ood_classes val_fraction images_per_ood_set num_outliers seed",
+    "cifar10": "near_ood_sets far_ood_sets outliers val_fraction images_per_ood_set num_outliers seed",
+    "cifar100": "near_ood_sets far_ood_sets outliers val_fraction images_per_ood_set num_outliers seed",
+    "imagenet": "root image_size_px channels id_classes near_ood_classes outliers val_fraction images_per_ood_set "
+    "num_outliers seed",
+    "openood": "root benchmark image_size_px channels id_classes near_ood_sets far_ood_sets outliers num_outliers seed",
+    "image_folder": "root image_size_px channels outliers val_fraction test_fraction images_per_ood_set num_outliers "
+    "seed",
+}
+
+
+@pytest.mark.parametrize("source", DECISIVE)
+def test_a_source_is_decided_by_its_own_fields(source: str) -> None:
+    config = load_config("digits", [f"prepare.source={source}", "prepare.root=/first", "prepare.benchmark=imagenet200"])
+    before = fingerprints(config)
+    for key, (value, _) in FIELDS.items():
+        section, _, field = key.partition(".")
+        if section == "prepare" and field != "source":
+            after = fingerprints(with_overrides(config, {key: value}))
+            expected = EVERYTHING if field in DECISIVE[source].split() else NOTHING
+            assert {name for name in before if before[name] != after[name]} == expected, key
 
 
 @pytest.mark.parametrize(
@@ -193,6 +238,14 @@ def test_an_image_folder_is_decided_by_its_own_fields(key: str, value: Any, expe
         ("fit_generator.kind=gaussian", "fit_generator.block_out_channels", [8], NOTHING),
         ("generate.curation.classifier=/a/classifier", "generate.curation.min_confidence", 0.5, GENERATE),
         ("generate.curation.classifier=/a/classifier", "generate.curation.max_attempts", 7, GENERATE),
+        ("train.schedule=step", "train.step_milestones", [0.25], BOTH_ARMS),
+        ("train.schedule=step", "train.step_factor", 0.5, BOTH_ARMS),
+        ("train.num_epochs=3", "train.num_steps", 7, NOTHING),
+        ("train.resized_crop=true", "train.crop_padding_px", 7, NOTHING),
+        ("train.feed=memory", "train.memory_limit_gb", 7.0, NOTHING),
+        ("train.feed=memory", "train.shuffle_window_images", 7, NOTHING),
+        ("train.feed=stream", "train.memory_limit_gb", 7.0, NOTHING),
+        ("train.feed=stream", "train.shuffle_window_images", 7, BOTH_ARMS),
     ],
 )
 def test_the_fields_of_what_is_in_use_decide(section: str, key: str, value: Any, expected: set[str]) -> None:
@@ -256,6 +309,20 @@ def test_every_run_has_a_folder_of_its_own_that_other_seeds_and_arms_do_not_move
     assert len(set(both.values())) == 6
     alone = {run.name: run.place.folder for run in train_runs(load_config("digits", ["train.seeds=[2]"]))}
     assert alone == {name: folder for name, folder in both.items() if name.endswith("seed 2")}
+
+
+def test_an_ensemble_takes_over_the_members_that_are_there_and_each_has_a_seed_of_its_own() -> None:
+    alone, two, three = (
+        {run.name: run for run in train_runs(load_config("digits", [f"train.ensemble_size={size}", "train.seeds=[4]"]))}
+        for size in (1, 2, 3)
+    )
+    assert list(three) == [
+        f"{arm}, seed 4{member}" for arm in ("baseline", "sio") for member in ("", ", member 1", ", member 2")
+    ]
+    assert alone.items() <= two.items() <= three.items()
+    assert alone["sio, seed 4"].training_seed == 4
+    assert len({(run.arm, run.training_seed) for run in three.values()}) == 6
+    assert len({run.place.folder for run in three.values()}) == 6
 
 
 def test_a_baseline_is_shared_by_configs_that_differ_in_synthetic_matters_only() -> None:

@@ -43,7 +43,88 @@ def test_what_is_in_the_folder_already_is_kept(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in config.run_dir.iterdir()] == [("result", "precious")]
 
 
+TRAINS = {"train", "tune"}
+
 REFUSED: list[tuple[tuple[str, ...], set[str], type[SioRayError], str]] = [
+    (
+        ("train.algorithm=cutmixx",),
+        TRAINS | {"evaluate"},
+        ConfigError,
+        "train.algorithm must be among cross_entropy, logit_norm, vos, g_odin, mixup, cutmix, pixmix, "
+        "outlier_exposure, got 'cutmixx'; did you mean cutmix.",
+    ),
+    (
+        ("train.network=resnet",),
+        TRAINS,
+        ConfigError,
+        "train.network must be among small_cnn, resnet18_32px, resnet18_64px, wide_resnet_40_2, densenet_32px, "
+        "resnet18_224px, resnet50_224px, vit_b_16, got 'resnet'; did you mean resnet18_64px.",
+    ),
+    (
+        ("train.width=null", "train.network=resnet18_32px", "train.pretrained=IMAGENET1K_V1"),
+        TRAINS,
+        ConfigError,
+        "train.pretrained must be left out for resnet18_32px, got 'IMAGENET1K_V1'; torchvision has weights for "
+        "resnet18_224px, resnet50_224px, vit_b_16.",
+    ),
+    (
+        ("train.global_batch_size=12", "train.num_workers=4", "train.micro_batches=4"),
+        TRAINS,
+        ConfigError,
+        "train.micro_batches must be at most a worker's part of the batch (3), got 4; "
+        "lower it, or take a larger batch.",
+    ),
+    (
+        (
+            *("train.algorithm=g_odin", "evaluate.detectors=[msp, energy]"),
+            *("train.global_batch_size=10", "train.num_workers=3", "train.micro_batches=2"),
+        ),
+        TRAINS,
+        ConfigError,
+        "train.global_batch_size must be at least 2 for each of train.num_workers (3) times train.micro_batches (2) "
+        "with train.algorithm=g_odin, got 10; take a larger batch, as its head normalises over it.",
+    ),
+    (
+        ("train.outlier_set=/some/set",),
+        TRAINS,
+        ConfigError,
+        "train.outlier_set must be left out for train.algorithm=cross_entropy, got '/some/set'; "
+        "only outlier_exposure trains on such pictures.",
+    ),
+    (
+        ("train.algorithm=pixmix", "train.mixing_set=/no/set"),
+        TRAINS,
+        ImageSetError,
+        "image set /no/set does not exist or is empty; check the path, or run the stage that writes it.",
+    ),
+    (
+        ("train.real_weight=1", "train.real_weight_ramp.start=0.5"),
+        TRAINS,
+        BatchError,
+        "train.real_batch_share=1.0 leaves no synthetic image in a batch although a train.real_weight of 0.5 gives "
+        "that source weight; change one of the two.",
+    ),
+    (
+        ("train.synthetic_ratio_ramp.start=2",),
+        TRAINS,
+        ConfigError,
+        "train.synthetic_ratio_ramp.start must be at most generate.synthetic_ratio (1), got 2.0; "
+        "draw more with generate.synthetic_ratio=2, or lower it.",
+    ),
+    (
+        ("train.algorithm=g_odin", "evaluate.detectors=[energy, vim]"),
+        {"evaluate"},
+        ConfigError,
+        "evaluate.detectors must be among msp, max_logit, energy, knn, odin for ensembles and heads that are not "
+        "linear, got 'vim'; it reads the last layer's weights: leave it out.",
+    ),
+    (
+        ("train.ensemble_size=2", "evaluate.detectors=[msp, energy]"),
+        {"tune"},
+        ConfigError,
+        "train.ensemble_size must be 1 while the weight and the ratio are searched, got 2; "
+        "tune one member, and train the ensemble with what is found.",
+    ),
     (
         ("report.detector=vim", "evaluate.detectors=[msp, energy]"),
         {"report"},
@@ -111,14 +192,14 @@ REFUSED: list[tuple[tuple[str, ...], set[str], type[SioRayError], str]] = [
         ("train.real_batch_share=1",),
         {"train", "tune"},
         BatchError,
-        "train.real_batch_share=1.0 leaves no synthetic image in a batch although train.real_weight=0.8 gives that "
+        "train.real_batch_share=1.0 leaves no synthetic image in a batch although a train.real_weight of 0.8 gives that "
         "source weight; change one of the two.",
     ),
     (
         ("train.real_batch_share=0",),
         {"train", "tune"},
         BatchError,
-        "train.real_batch_share=0.0 leaves no real image in a batch although train.real_weight=0.8 gives that "
+        "train.real_batch_share=0.0 leaves no real image in a batch although a train.real_weight of 0.8 gives that "
         "source weight; change one of the two.",
     ),
     (

@@ -38,7 +38,7 @@ class Counter:
 class Memory:
     """A reporter that keeps everything."""
 
-    def __init__(self, resumed=None, mean_over_workers=float) -> None:
+    def __init__(self, resumed=None, mean_over_workers=lambda values: values) -> None:
         self.resumed = resumed
         self.mean_over_workers = mean_over_workers
         self.progressed: list[int] = []
@@ -47,8 +47,8 @@ class Memory:
     def resume(self):
         return self.resumed
 
-    def average(self, value):
-        return self.mean_over_workers(value.item())
+    def average(self, values):
+        return self.mean_over_workers(values)
 
     def progress(self, step):
         self.progressed.append(step)
@@ -89,20 +89,31 @@ def test_a_resumed_run_goes_on_from_the_report_as_if_never_killed(killed_after):
     assert resumed.reports == straight.reports[killed_after:]
 
 
+REMEDY = (
+    "lower the learning rate, or clip the gradient with gradient_clip_norm (the checkpoint of the last report is kept)."
+)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_ends_training_names_the_steps_and_reports_nothing_more(value):
+def test_a_loss_that_is_not_finite_ends_training_names_the_step_and_reports_nothing_more(value):
     reporter = Memory()
     with pytest.raises(TrainingError) as error:
         train(Counter({5: value}), num_steps=20, report_every_steps=4, reporter=reporter)
-    assert str(error.value) == (
-        f"the loss is {value} between steps 4 and 8; lower the learning rate (the checkpoint before it is kept)."
-    )
+    assert str(error.value) == f"the loss of step 6 is {value}; {REMEDY}", "steps are counted from 1, as in the curve"
     assert [step for step, _, _ in reporter.reports] == [4]
 
 
+def test_between_reports_that_are_far_apart_the_loss_is_looked_at_too():
+    trainee = Counter({130: math.nan, 150: math.inf})
+    with pytest.raises(TrainingError, match=r"^the loss of step 131 is nan; "):
+        train(trainee, num_steps=10_000, report_every_steps=10_000, reporter=Memory())
+    assert len(trainee.steps) == 200
+
+
 def test_the_reported_loss_is_the_mean_over_workers_so_all_of_them_stop_if_one_diverges():
-    reporter = Memory(mean_over_workers=lambda value: value + 100)
+    reporter = Memory(mean_over_workers=lambda values: values + 100)
     points = train(Counter(), num_steps=4, report_every_steps=4, reporter=reporter)
     assert points[0]["loss"] == 101.5
-    with pytest.raises(TrainingError, match=r"^the loss is nan between steps 0 and 4; "):
-        train(Counter(), num_steps=8, report_every_steps=4, reporter=Memory(mean_over_workers=lambda _: math.nan))
+    diverged = Memory(mean_over_workers=lambda values: values + torch.tensor([0, 0, math.nan, 0]))
+    with pytest.raises(TrainingError, match=r"^the loss of step 3 is nan; "):
+        train(Counter(), num_steps=8, report_every_steps=4, reporter=diverged)

@@ -1,6 +1,8 @@
-"""ResNet-18 for pictures of 32 to 64 px: a 3x3 stem, no max-pool, parameter names as OpenOOD has them."""
+"""ResNet-18 for pictures of 32 and 64 px: a 3x3 stem, no max-pool, parameter names as OpenOOD has them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,24 +32,32 @@ class _Block(nn.Module):
 
 
 class ResNet18For32px(Network):
-    """ResNet-18 as CIFAR papers use it; 8 * width features (512 at width 64)."""
+    """ResNet-18 as CIFAR papers use it; 8 * width features (512 at width 64).
 
-    def __init__(self, channels: int, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+    OpenOOD's ResNet18_64x64 has the same tensors and differs in nothing but the size of its mean over places, so it is
+    this network too. Convolutions are initialised as PyTorch does it, as in OpenOOD.
+    """
+
+    default_width = 64
+
+    def __init__(self, image_shape: tuple[int, int, int], width: int | None = None) -> None:
+        super().__init__(image_shape, width)
+        width = width or self.default_width
+        self.conv1 = nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = self._layer(width, width, 1)
         self.layer2 = self._layer(width, 2 * width, 2)
         self.layer3 = self._layer(2 * width, 4 * width, 2)
         self.layer4 = self._layer(4 * width, 8 * width, 2)
-        self.fc = nn.Linear(8 * width, num_classes)
+        self.num_features = 8 * width
 
     @staticmethod
     def _layer(num_in: int, num_out: int, stride: int) -> nn.Sequential:
         return nn.Sequential(_Block(num_in, num_out, stride), _Block(num_out, num_out, 1))
 
-    def features(self, x: Tensor) -> Tensor:
+    def stages(self) -> list[Callable[[Tensor], Tensor]]:
         """See `Network`."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
-        return F.adaptive_avg_pool2d(out, 1).flatten(1)
+        return [self._stem, self.layer1, self.layer2, self.layer3, self.layer4]
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from sio_ray.classifier.networks.network import Network
@@ -16,20 +18,22 @@ def _stage(num_in: int, num_out: int) -> nn.Sequential:
 class SmallCNN(Network):
     """Two stages of two 3x3 convolutions, max-pooled in between, then a mean over places; 4 * width features."""
 
-    def __init__(self, channels: int, num_classes: int, width: int) -> None:
-        super().__init__()
+    default_width = 32
+    min_px = 4
+
+    def __init__(self, image_shape: tuple[int, int, int], width: int | None = None) -> None:
+        super().__init__(image_shape, width)
+        width = width or self.default_width
         self.body = nn.Sequential(
-            _stage(channels, width),
+            _stage(image_shape[0], width),
             _stage(width, 2 * width),
             nn.MaxPool2d(2),
             _stage(2 * width, 4 * width),
             _stage(4 * width, 4 * width),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
         )
-        self.fc = nn.Linear(4 * width, num_classes)
+        self.num_features = 4 * width
 
-    def features(self, x: Tensor) -> Tensor:
+    def stages(self) -> list[Callable[[Tensor], Tensor]]:
         """See `Network`."""
-        out: Tensor = self.body(x)
-        return out
+        first, second, halve, third, last = self.body
+        return [first, second, lambda x: third(halve(x)), last]

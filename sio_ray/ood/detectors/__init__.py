@@ -27,15 +27,18 @@ DETECTORS: dict[str, type[Detector]] = {
 }
 
 
-def build_detectors(names: Sequence[str], *, field: str = "evaluate.detectors") -> list[Detector]:
+def build_detectors(
+    names: Sequence[str], *, field: str = "evaluate.detectors", has_last_layer: bool = True
+) -> list[Detector]:
     """Make detectors with their default hyperparameters, in the order of their names.
 
     Args:
         names: keys of `DETECTORS`, each once, at least one.
         field: the field of the config that the names come from; what an error names.
+        has_last_layer: whether the network to score is a single one with a linear head.
 
     Raises:
-        ConfigError: no name, an unknown name, or a name twice.
+        ConfigError: no name, an unknown name, a name twice, or a detector that reads a last layer that is not there.
     """
     for name in names:
         if name not in DETECTORS:
@@ -44,4 +47,13 @@ def build_detectors(names: Sequence[str], *, field: str = "evaluate.detectors") 
             raise ConfigError(field, f"among {', '.join(DETECTORS)}", name, remedy)
     if not names or len(set(names)) != len(names):
         raise ConfigError(field, "one or more names without repeats", list(names), "name each detector once")
+    for name in names:
+        if not has_last_layer and "last_layer" in DETECTORS[name].needs:
+            usable = ", ".join(other for other, cls in DETECTORS.items() if "last_layer" not in cls.needs)
+            raise ConfigError(
+                field,
+                f"among {usable} for ensembles and heads that are not linear",
+                name,
+                "it reads the last layer's weights: leave it out",
+            )
     return [DETECTORS[name]() for name in names]

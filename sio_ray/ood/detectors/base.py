@@ -21,7 +21,8 @@ class Detector(ABC):
         name: in the config and in tables.
         title: in print.
         paper: where the score comes from.
-        needs: fields of `NetworkOutputs` that `fit` and `score` read: features, logits, perturbed_logits.
+        needs: fields of `NetworkOutputs` that `fit` and `score` read: features, logits, perturbed_logits; and
+            last_layer, if `fit` reads that.
     """
 
     name: ClassVar[str]
@@ -29,12 +30,12 @@ class Detector(ABC):
     paper: ClassVar[str]
     needs: ClassVar[frozenset[str]]
 
-    def fit(self, train: NetworkOutputs, last_layer: LastLayer) -> Self:
+    def fit(self, train: NetworkOutputs, last_layer: LastLayer | None) -> Self:
         """Learn what ID looks like; a detector without anything to learn keeps this method.
 
         Args:
             train: outputs for the real ID training set, without augmentation.
-            last_layer: of the network that gave them.
+            last_layer: of the network that gave them; None if that is not linear.
 
         Returns:
             The detector itself.
@@ -60,3 +61,9 @@ class Detector(ABC):
 
     def _not_fitted(self) -> EvaluationError:
         return EvaluationError(f"detector {self.name} must be fitted before it scores; call fit with the training set.")
+
+    def _no_last_layer(self) -> EvaluationError:
+        return EvaluationError(
+            f"detector {self.name} must be given a linear last layer, got None; leave it out for ensembles and heads "
+            "that have none."
+        )

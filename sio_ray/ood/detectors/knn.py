@@ -45,7 +45,7 @@ class KNN(Detector):
         self.k = k
         self._bank: Tensor | None = None
 
-    def fit(self, train: NetworkOutputs, last_layer: LastLayer) -> Self:
+    def fit(self, train: NetworkOutputs, last_layer: LastLayer | None) -> Self:
         """See `Detector.fit`; keeps the features of all N training images.
 
         Raises:

@@ -45,7 +45,7 @@ class ViM(Detector):
     name = "vim"
     title = "ViM"
     paper = "Wang et al., CVPR 2022, arXiv:2203.10807"
-    needs = frozenset({"features", "logits"})
+    needs = frozenset({"features", "logits", "last_layer"})
 
     def __init__(self, dim: int | None = None) -> None:
         if dim is not None and dim < 1:
@@ -53,13 +53,15 @@ class ViM(Detector):
         self.dim = dim
         self._fitted: _Fitted | None = None
 
-    def fit(self, train: NetworkOutputs, last_layer: LastLayer) -> Self:
+    def fit(self, train: NetworkOutputs, last_layer: LastLayer | None) -> Self:
         """See `Detector.fit`; finds the origin, the residual space and alpha.
 
         Raises:
-            EvaluationError: no direction is left beside the principal space (OpenOOD's score is NaN then), or the
-                training features have no residual in them.
+            EvaluationError: no direction is left beside the principal space (OpenOOD's score is NaN then), the training
+                features have no residual in them, or the last layer is not linear.
         """
+        if last_layer is None:
+            raise self._no_last_layer()
         num_features = train.features.shape[1]
         dim = default_dim(num_features) if self.dim is None else self.dim
         if dim >= num_features:

@@ -1,0 +1,179 @@
+"""The image sets that a config trains on: found, and seen to fit each other, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sio_ray.classifier.algorithms import check_algorithm
+from sio_ray.classifier.networks import check_network
+from sio_ray.classifier.schedules import ramped
+from sio_ray.config import Config, TrainConfig
+from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.imageset import ImageSet
+from sio_ray.stages.layout import Arm, generate_place, synthetic_set_uri
+from sio_ray.stages.prepared_sets import PreparedSets
+from sio_ray.stages.record import require
+
+
+@dataclass(frozen=True)
+class TrainingSets:
+    """What training reads.
+
+    Attributes:
+        real: ID training set.
+        val: ID validation set.
+        synthetic: None where no arm trains on it.
+        num_synthetic: its images in use, those of the lowest ids.
+        outliers: pictures of no class; None where the algorithm needs none.
+        mixing: pictures to mix in; None likewise.
+    """
+
+    real: ImageSet
+    val: ImageSet
+    synthetic: ImageSet | None
+    num_synthetic: int
+    outliers: ImageSet | None
+    mixing: ImageSet | None
+
+    def sources(self, arm: Arm) -> dict[str, tuple[str, int | None]]:
+        """What an arm's batches are made of: source to URI and number of images, None for all."""
+        sets = {"real": self.real, "outliers": self.outliers, "mixing": self.mixing}
+        sources: dict[str, tuple[str, int | None]] = {name: (found.uri, None) for name, found in sets.items() if found}
+        if arm == "sio" and self.synthetic is not None:
+            sources["synthetic"] = (self.synthetic.uri, self.num_synthetic)
+        return sources
+
+
+def open_training_sets(config: Config, needed_by: str, *, with_synthetic: bool) -> TrainingSets:
+    """Open the sets that a config trains on.
+
+    Args:
+        config: whose `prepare`, and `generate` where it draws the synthetic set, have run.
+        needed_by: the stage that asks, for the message.
+        with_synthetic: an arm trains on synthetic images.
+
+    Raises:
+        StageError: an earlier stage has not run for this config.
+        ImageSetError: a set is missing or unfinished, or differs from the real one in classes or picture size.
+        ConfigError: the network cannot take the pictures, or `train.synthetic_ratio` asks for more images than there
+            are.
+    """
+    section = config.train
+    prepared = PreparedSets(config, needed_by)
+    real = prepared.open("id/train")
+    algorithm = check_algorithm(section.algorithm, section.algorithm_options)
+    shape = seen_shape(section, real.info.image_shape)
+    check_network(section.network, section.width, section.pretrained, shape, algorithm.head)
+    synthetic = _open_synthetic(config, real, needed_by) if with_synthetic else None
+
+    def further(need: str, given: str | None, name: str) -> ImageSet | None:
+        if need not in algorithm.needs:
+            return None
+        found = prepared.open(name) if given is None else ImageSet(given)
+        _check_shape(found, real, f"bring {found} to the size of the real set")
+        return found
+
+    return TrainingSets(
+        real=real,
+        val=prepared.open("id/val"),
+        synthetic=synthetic,
+        num_synthetic=synthetic_images(section, real, synthetic) if synthetic else 0,
+        outliers=further("outliers", section.outlier_set, "outlier_exposure"),
+        mixing=further("mixing", section.mixing_set, "mixing"),
+    )
+
+
+def seen_shape(section: TrainConfig, stored: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(C, H, W) that the network sees of stored pictures of (C, H, W).
+
+    Raises:
+        ConfigError: `train.input_px` is more than there is.
+    """
+    side = section.input_px
+    if side is None:
+        return stored
+    if side > min(stored[1:]):
+        raise ConfigError(
+            "train.input_px",
+            f"at most the side of the pictures ({min(stored[1:])})",
+            side,
+            "lower it, or prepare larger pictures",
+        )
+    return stored[0], side, side
+
+
+def pool_sizes(section: TrainConfig, num_real: int, num_synthetic: int) -> Callable[[int], int]:
+    """Step to the number of synthetic images in use, which `train.synthetic_ratio_ramp` may change.
+
+    Args:
+        section: recipe, with `num_steps` resolved.
+        num_real: size of the real set.
+        num_synthetic: the most that are in use.
+    """
+    ramp = section.synthetic_ratio_ramp
+    end = num_synthetic / num_real if section.synthetic_ratio is None else section.synthetic_ratio
+
+    def pool_size(step: int) -> int:
+        wanted = round(ramped(end, ramp, step, section.num_steps) * num_real)
+        return min(num_synthetic, max(1, wanted))
+
+    return pool_size
+
+
+def _open_synthetic(config: Config, real: ImageSet, needed_by: str) -> ImageSet:
+    if config.train.synthetic_set is None:
+        require(generate_place(config).folder, "generate", needed_by)
+    synthetic = ImageSet(synthetic_set_uri(config))
+    _check_shape(synthetic, real, "draw or import the synthetic set at the size of the real one")
+    ours, theirs = real.info, synthetic.info
+    if ours.class_names != theirs.class_names:
+        raise ImageSetError(
+            f"classes of {synthetic} are {list(theirs.class_names)}, of the real set {list(ours.class_names)}; "
+            "give a synthetic set with the same classes in the same order."
+        )
+    empty = [theirs.class_names[c] for c, count in enumerate(synthetic.manifest.class_counts) if count == 0]
+    if empty:
+        raise ImageSetError(
+            f"{synthetic} has no image of class {', '.join(empty)}; draw more, with generate.synthetic_ratio."
+        )
+    return synthetic
+
+
+def _check_shape(other: ImageSet, real: ImageSet, remedy: str) -> None:
+    if other.info.image_shape != real.info.image_shape:
+        raise ImageSetError(
+            f"pictures of {other} are {other.info.image_shape} (channels, height, width), real ones are "
+            f"{real.info.image_shape}; {remedy}."
+        )
+
+
+def synthetic_images(section: TrainConfig, real: ImageSet, synthetic: ImageSet) -> int:
+    """How many synthetic images `train.synthetic_ratio`, or its ramp, asks for at the most: those of the lowest ids.
+
+    Raises:
+        ConfigError: more than there are, or none although their weight is not 0.
+    """
+    ratio, ramp = section.synthetic_ratio, section.synthetic_ratio_ramp
+    if ratio is None and (ramp is None or ramp.start <= len(synthetic) / len(real)):
+        return len(synthetic)
+    asked = {"train.synthetic_ratio": ratio or 0.0}
+    if ramp is not None:
+        asked["train.synthetic_ratio_ramp.start"] = ramp.start
+    field, most = max(asked.items(), key=lambda pair: pair[1])
+    wanted = round(most * len(real))
+    if wanted > len(synthetic):
+        raise ConfigError(
+            field,
+            f"at most {len(synthetic) / len(real):.4g} ({len(synthetic)} images in {synthetic})",
+            most,
+            f"draw more with generate.synthetic_ratio={most:g}, or lower it",
+        )
+    if wanted == 0 and section.batch_share < 1:
+        raise ConfigError(
+            "train.synthetic_ratio",
+            "greater than 0 while train.real_batch_share is below 1",
+            ratio,
+            "raise it, or train with train.arms=[baseline]",
+        )
+    return wanted

@@ -1,0 +1,146 @@
+"""Image sets in Ray's object store: decoded once, in parallel, and shared by all workers of a node without copies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+
+from sio_ray.errors import ResourceError
+from sio_ray.imageset import ImageArrays, ImageSet
+from sio_ray.progress import CountProgress, count_progress
+from sio_ray.training.causes import our_cause
+
+#: URI of a set, and how many of its images, those of the lowest ids; None for all.
+SourceSpec = tuple[str, int | None]
+
+
+def decoded_bytes(image_set: ImageSet, limit: int | None = None) -> int:
+    """What the pictures of a set take in memory, by its manifest; with `limit`, those of the lowest ids."""
+    count = len(image_set) if limit is None else min(limit, len(image_set))
+    return count * math.prod(image_set.info.image_shape)
+
+
+def share(specs: Mapping[str, SourceSpec]) -> dict[str, Any]:
+    """Decode sets into the object store, all shards of a set in parallel; pixels never come to the driver.
+
+    What a lost node held is decoded again when it is asked for.
+
+    Returns:
+        Per name an object reference for `fetch`; names with the same set and limit have the same one.
+
+    Raises:
+        ImageSetError: a set is missing or unfinished, or a shard is corrupt.
+        ResourceError: the object store of a node cannot hold them.
+    """
+    sets = {spec: ImageSet(spec[0]) for spec in specs.values()}
+    sizes = {spec: decoded_bytes(image_set, spec[1]) for spec, image_set in sets.items()}
+    # The shards of one set are there besides it while it is put together.
+    _check_store(sum(sizes.values()) + max(sizes.values(), default=0))
+    counts = {
+        spec: len(image_set) if spec[1] is None else min(spec[1], len(image_set)) for spec, image_set in sets.items()
+    }
+    with count_progress("decode", sum(counts.values()), "images") as progress:
+        shared = {spec: _share_one(image_set, counts[spec], progress) for spec, image_set in sets.items()}
+    return {name: shared[spec] for name, spec in specs.items()}
+
+
+def fetch(shared: Any) -> ImageArrays:
+    """Open what `share` has decoded, in any worker; the arrays are read-only and belong to the object store.
+
+    Raises:
+        ImageSetError: it was lost, and a shard is corrupt now.
+    """
+    arrays: ImageArrays = _get(shared)
+    return arrays
+
+
+def pixel_statistics_of(uri: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of a whole set, as `pixel_statistics` has them, with shards in parallel.
+
+    Raises:
+        ImageSetError: the set is missing or unfinished, or a shard is corrupt.
+    """
+    image_set = ImageSet(uri)
+    counts = np.zeros((image_set.info.channels, 256), dtype=np.int64)
+    with count_progress("measure pixels", len(image_set), "images") as progress:
+        measure = _task(_histograms)
+        pending = {
+            measure.remote(uri, shard_id): shard.num_images for shard_id, shard in enumerate(image_set.manifest.shards)
+        }
+        while pending:
+            (ready, *_), _ = ray.wait(list(pending))
+            counts += _get(ready)
+            progress.advance(pending.pop(ready))
+    levels = np.arange(256) / 255
+    means = (counts * levels).sum(1) / counts.sum(1)
+    variances = (counts * (levels - means[:, None]) ** 2).sum(1) / counts.sum(1)
+    # A constant channel gets one grey level.
+    return tuple(means.tolist()), tuple(np.maximum(np.sqrt(variances), 1 / 255).tolist())
+
+
+def _share_one(image_set: ImageSet, count: int, progress: CountProgress) -> Any:
+    decode, parts, pending, num_left = _task(_decode, num_returns=2), [], {}, count
+    for shard_id, shard in enumerate(image_set.manifest.shards):
+        if num_left > 0 or shard_id == 0:  # a set of no image has shapes, too
+            part, done = decode.remote(image_set.uri, shard_id, num_left)
+            parts.append(part)
+            pending[done] = min(shard.num_images, num_left)
+            num_left -= pending[done]
+    while pending:
+        (ready, *_), _ = ray.wait(list(pending))
+        _get(ready)  # whether it went well; the pictures would come to this node
+        progress.advance(pending.pop(ready))
+    whole, done = _task(_put_together, num_returns=2).remote(*parts)
+    _get(done)
+    return whole
+
+
+def _check_store(num_bytes: int) -> None:
+    stores = [
+        node["Resources"].get("object_store_memory", 0)
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0
+    ]
+    if num_bytes > min(stores):
+        raise ResourceError(
+            f"decoding the sets into memory takes {num_bytes / 1e9:.2f} GB of Ray's object store on a node, the "
+            f"smallest has {min(stores) / 1e9:.2f} GB; set train.feed=stream, or start Ray with a larger "
+            "object_store_memory."
+        )
+
+
+def _get(reference: Any) -> Any:
+    """The value of a reference; an error of ours as it was raised, without Ray's traceback in its message."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        ours = our_cause(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _task(function: Callable[..., Any], num_returns: int = 1) -> Any:
+    return ray.remote(num_cpus=1, num_returns=num_returns)(function)
+
+
+def _decode(uri: str, shard_id: int, count: int) -> tuple[ImageArrays, None]:
+    image_set = ImageSet(uri)
+    return image_set.read_shard(image_set.manifest.shards[shard_id]).first(count), None
+
+
+def _put_together(*parts: ImageArrays) -> tuple[ImageArrays, None]:
+    fields = zip(*((part.images, part.labels, part.image_ids) for part in parts), strict=True)
+    return ImageArrays(*(np.concatenate(of_field) for of_field in fields)), None
+
+
+def _histograms(uri: str, shard_id: int) -> npt.NDArray[np.int64]:
+    """How often each channel has each level in one shard, (C, 256)."""
+    image_set = ImageSet(uri)
+    images = image_set.read_shard(image_set.manifest.shards[shard_id]).images
+    return np.stack([np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])])

@@ -1,0 +1,78 @@
+"""Every command of docs/training.md runs, on small settings, and what it trains can be scored."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from sio_ray.classifier.checkpoint import load_classifier
+from sio_ray.cli import main, run_stages
+from sio_ray.config import load_config
+from sio_ray.stages.layout import train_runs
+
+DOCS = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+COMMANDS = [
+    shlex.split(line)
+    for block in re.findall(r"```bash\n(.*?)```", DOCS, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("sio-ray ")
+]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def run(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code in (0, None)
+
+
+def test_all_algorithms_and_networks_are_named():
+    from sio_ray.classifier.algorithms import ALGORITHMS
+    from sio_ray.classifier.networks import NETWORKS
+
+    for name in (*ALGORITHMS, *NETWORKS):
+        assert f"`{name}`" in DOCS
+
+
+def test_commands_that_train(finished):
+    overrides, _, _ = finished
+    small = (*overrides, "train.arms=[sio]", "train.num_steps=4", "train.report_every_steps=2")
+    commands = [arguments[1:] for arguments in COMMANDS if arguments[1] == "train"]
+    assert len(commands) == 3
+    for arguments in commands:
+        run([*arguments, *small, *(["train.ensemble_size=2"] if "train.ensemble_size=5" in arguments else [])])
+    ensemble = load_config("digits", [*small, "train.ensemble_size=2", "evaluate.detectors=[msp,energy]"])
+    (scored,) = run_stages(ensemble, ["evaluate"]).values()
+    assert [run.member for run in train_runs(ensemble)] == [0, 1]
+    assert json.loads((Path(scored["output"]) / "metrics.json").read_text())
+
+
+def test_commands_on_checkpoints(finished, tmp_path, monkeypatch):
+    _, config, _ = finished
+    monkeypatch.chdir(tmp_path)
+    small_cnn = train_runs(config)[0].place.folder / "checkpoint"
+    classifier = save_resnet(tmp_path / "resnet")
+    for arguments in (arguments[1:] for arguments in COMMANDS if arguments[1] == "checkpoint"):
+        checkpoint = str(small_cnn) if arguments[1] == "show" else "resnet"
+        run([{"CHECKPOINT": checkpoint, "best.ckpt": "model.ckpt"}.get(a, a) for a in arguments])
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert load_classifier("checkpoint")(images).equal(classifier(images))
+
+
+def save_resnet(folder):
+    """A checkpoint with the normalisation that the docs' import names."""
+    from sio_ray.classifier.checkpoint import save_classifier
+    from sio_ray.classifier.exchange import NORMALISATIONS
+    from sio_ray.classifier.model import Architecture, Classifier
+
+    mean, std = NORMALISATIONS["cifar10"]
+    architecture = Architecture(
+        network="resnet18_32px", class_names=("a", "b"), image_shape=(3, 32, 32), mean=mean, std=std
+    )
+    classifier = Classifier(architecture).eval()
+    save_classifier(folder, architecture, classifier.state_dict())
+    return classifier
