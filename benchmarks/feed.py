@@ -3,8 +3,8 @@
 python benchmarks/feed.py --json
 python benchmarks/feed.py --images 10000 --no-stream      # quick, and without Ray
 
-Plain: a PyTorch `Dataset` of PIL transforms in a 2-worker `DataLoader`, with the same two-source batch sampler. Once its
-pictures lie in memory as arrays, which is the fastest it can be, and once as encoded PNG, as image files would.
+Plain: a PyTorch `Dataset` of PIL transforms in a 2-worker `DataLoader`, with the same two-source batch sampler. Once
+with its pictures in memory as arrays, the fastest it can be, and once as encoded PNG, as image files are.
 Ours: the memory feed in one thread, and the streaming feed with one decoder per source.
 """
 
@@ -14,15 +14,16 @@ import argparse
 import io
 import itertools
 import json
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 from torch import Tensor
@@ -37,8 +38,8 @@ from sio_ray.imageset.pictures import encode_png
 BATCH, SHARE, SIDE_PX, PADDING_PX = 128, 0.8, 32, 4
 AUGMENTATION = Augmentation(crop_padding_px=PADDING_PX, horizontal_flip=True)
 
-#: Each speed is the best of so many: neighbours on the machine only ever slow it down.
-ROUNDS = 5
+#: Contestants take turns, so that neighbours on the machine slow all of them down; the medians are compared.
+ROUNDS = 7
 
 
 def pictures(count: int, seed: int = 0) -> ImageArrays:
@@ -87,17 +88,21 @@ def plain_loader(real: ImageArrays, synthetic: ImageArrays, *, encoded: bool = F
     )
 
 
-def images_per_s(following: Callable[[], Any], num_batches: int) -> float:
-    """Of the best round."""
-    for _ in range(20):
-        following()
-    speeds = []
-    for _ in range(ROUNDS):
-        start_s = time.perf_counter()
-        for _ in range(num_batches):
-            following()
-        speeds.append(num_batches * BATCH / (time.perf_counter() - start_s))
-    return max(speeds)
+def images_per_s(contestants: dict[str, tuple[Callable[[], Any], int]]) -> dict[str, int]:
+    """Of the median round of each.
+
+    Args:
+        contestants: what makes the next batch, and how many batches a round has.
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(1 + ROUNDS):
+        for name, (following, num_batches) in contestants.items():
+            start_s = time.perf_counter()
+            for _ in range(num_batches):
+                following()
+            speeds[name].append(num_batches * BATCH / (time.perf_counter() - start_s))
+    # The first round warms up.
+    return {name: round(statistics.median(of_contestant[1:])) for name, of_contestant in speeds.items()}
 
 
 def in_turn(feed: Feed) -> Callable[[], Any]:
@@ -131,14 +136,11 @@ def measure_stream(real: ImageArrays, synthetic: ImageArrays) -> dict[str, float
         )
         feed.batch(0)
         first_s = time.perf_counter() - start_s
-        # What was decoded while the feed started is used up first.
-        following = in_turn(feed)
-        for _ in range(500):
-            following()
-        speed = images_per_s(following, 200)
+        # The first round uses up what was decoded while the feed started.
+        speed = images_per_s({"stream": (in_turn(feed), 400)})["stream"]
         feed.close()
     ray.shutdown()
-    return {"images_per_s": round(speed), "first_batch_s": round(first_s, 1)}
+    return {"images_per_s": speed, "first_batch_s": round(first_s, 1)}
 
 
 def measure_feed(num_images: int = 50_000, *, stream: bool = True) -> dict[str, Any]:
@@ -150,25 +152,22 @@ def measure_feed(num_images: int = 50_000, *, stream: bool = True) -> dict[str, 
     """
     torch.set_num_threads(1)
     real, synthetic = pictures(num_images), pictures(num_images, 1)
-    plain = {}
-    for name, encoded in (("plain_arrays", False), ("plain_png", True)):
-        batches = iter(plain_loader(real, synthetic, encoded=encoded))
-        plain[name] = images_per_s(lambda batches=batches: next(batches), 100)
-        del batches  # ends its processes
     feed = MemoryFeed(
-        Sources(real, synthetic),
-        global_batch_size=BATCH,
-        real_batch_share=SHARE,
-        augmentation=AUGMENTATION,
-        seed=0,
+        Sources(real, synthetic), global_batch_size=BATCH, real_batch_share=SHARE, augmentation=AUGMENTATION, seed=0
     )
-    ours = images_per_s(in_turn(feed), 400)
+    arrays, encoded = (iter(plain_loader(real, synthetic, encoded=encoded)) for encoded in (False, True))
+    speeds = images_per_s(
+        {
+            "plain_arrays": (partial(next, arrays), 100),
+            "plain_png": (partial(next, encoded), 100),
+            "memory": (in_turn(feed), 1000),
+        }
+    )
+    del arrays, encoded  # ends their processes
     return {
-        **{f"{name}_images_per_s": round(speed) for name, speed in plain.items()},
-        "memory_images_per_s": round(ours),
-        "memory_over_plain_arrays": round(ours / plain["plain_arrays"], 1),
-        "memory_over_plain_png": round(ours / plain["plain_png"], 1),
-        "resident_gb": round(psutil.Process().memory_info().rss / 1e9, 2),
+        **{f"{name}_images_per_s": speed for name, speed in speeds.items()},
+        "memory_over_plain_arrays": round(speeds["memory"] / speeds["plain_arrays"], 1),
+        "memory_over_plain_png": round(speeds["memory"] / speeds["plain_png"], 1),
         **({"stream": measure_stream(real, synthetic)} if stream else {}),
     }
 

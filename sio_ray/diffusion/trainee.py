@@ -61,7 +61,7 @@ class GeneratorTrainee:
         world_size: int = 1,
     ) -> None:
         self._unet, self._parallel, self._sigma_data, self._config = unet, parallel, sigma_data, config
-        self._images, self._labels = torch.from_numpy(images.images), torch.from_numpy(images.labels)
+        self._images, self._labels = images.images, images.labels
         self._null_class = int(unet.config.num_class_embeds) - 1
         size = config.global_batch_size
         self._part = slice(size * rank // world_size, size * (rank + 1) // world_size)
@@ -73,12 +73,12 @@ class GeneratorTrainee:
         """See `Trainee`."""
         config, device = self._config, self._unet.device
         size = config.global_batch_size
-        rows = torch.from_numpy(numpy_generator("rows", config.seed, step).integers(0, len(self._labels), size))
+        rows = numpy_generator("rows", config.seed, step).integers(0, len(self._labels), size)
         generator = torch_generator("levels", config.seed, step)
         dropped = torch.rand(size, generator=generator) < config.label_dropout
         sigma = draw_sigma(size, generator)[self._part].to(device)
-        labels = self._labels[rows].masked_fill(dropped, self._null_class)[self._part].to(device)
-        x = self._images[rows[self._part]].to(device).float() / 127.5 - 1
+        labels = torch.from_numpy(self._labels[rows]).masked_fill(dropped, self._null_class)[self._part].to(device)
+        x = torch.from_numpy(self._images[rows[self._part]]).to(device).float() / 127.5 - 1
         noise = self._noise(step).to(device)
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from sio_ray.diffusion.preview import PREVIEWS_NAME, write_preview
 from sio_ray.diffusion.schedulers import EDM_SCHEDULERS
 from sio_ray.diffusion.trainee import averaged_weights, build_trainee, measure_sigma_data
 from sio_ray.errors import ResourceError
-from sio_ray.imageset import ImageSet
+from sio_ray.imageset import ImageSet, ImageSetInfo
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console, watch_runs
 from sio_ray.stages.layout import fit_generator_place
@@ -28,9 +27,13 @@ from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
 from sio_ray.training.loop import Point
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
+from sio_ray.training.shared_sets import decoded_bytes, fetch, share
 from sio_ray.training.side_by_side import side_by_side
 
 _RUN = "generator"
+
+#: What to do about a training set that does not fit into memory.
+_SMALLER = "take larger nodes, or smaller pictures (prepare.image_size_px)"
 
 #: Ray's checkpoints, until the model is saved.
 _STATE_NAME = "ray_train"
@@ -42,8 +45,8 @@ def fit_generator(config: Config) -> Outcome:
     While a UNet trains, `curve.json` and `loss.png` are kept up to date beside it, and grids of sampled pictures are
     added under `previews` if the config asks for them.
 
-    Every worker decodes the whole training set into memory, one byte per pixel and channel: 0.15 GB for CIFAR-10,
-    15.7 GB for ImageNet at 64 px. A set that no node could hold is refused before work starts.
+    The training set is decoded into memory once per node, one byte per pixel and channel: 0.15 GB for CIFAR-10, 15.7 GB
+    for ImageNet at 64 px. A set that a node could not hold is refused before work starts.
 
     Raises:
         StageError: `prepare` has not run for this config.
@@ -76,7 +79,7 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
 
 def _fit_gaussian(config: Config, train_set: ImageSet, _folder: Path) -> tuple[ModelMixin, float, list[Point]]:
     """The closed form, on the driver."""
-    _check_memory(train_set, 1, [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")])
+    _check_memory(train_set)
     sigma_data = measure_sigma_data(train_set)
     images = train_set.read()
     rank, num_classes = config.fit_generator.gaussian_rank, train_set.info.num_classes
@@ -85,8 +88,6 @@ def _fit_gaussian(config: Config, train_set: ImageSet, _folder: Path) -> tuple[M
 
 def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelMixin, float, list[Point]]:
     """Training on Ray's workers; continues an earlier one in the same folder."""
-    import ray
-
     section = config.fit_generator
     unet = build_unet(section, train_set.info)
     connect(config.cluster)
@@ -95,14 +96,14 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
         num_cpus=section.num_workers * section.cpus_per_worker,
         num_gpus=section.num_workers * section.gpus_per_worker,
     )
-    nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
-    _check_memory(train_set, section.num_workers, nodes)
+    shared = share({"train": (train_set.uri, None)}, remedy=_SMALLER)
     # Measured once, here: every worker and every sampler must use the same number.
     sigma_data = measure_sigma_data(train_set)
     with watch_runs({_RUN: section.num_steps}) as board:
         loop_config = {
             "section": section.model_dump(),
-            "train_set": train_set.uri,
+            "info": train_set.info.model_dump(mode="json"),
+            "images": shared["train"],
             "sigma_data": sigma_data,
             "folder": str(folder),
             "board": board,
@@ -124,14 +125,13 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
     return unet, sigma_data, trained.points
 
 
-def _check_memory(train_set: ImageSet, num_copies: int, nodes_bytes: list[float]) -> None:
-    """Refuse a training set whose decoded copies cannot be held by the nodes, each copy on one."""
-    num_bytes = len(train_set) * math.prod(train_set.info.image_shape)
-    if sum(node // num_bytes for node in nodes_bytes) < num_copies:
+def _check_memory(train_set: ImageSet) -> None:
+    """Refuse a training set that this machine cannot hold decoded."""
+    num_bytes, memory_bytes = decoded_bytes(train_set), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > memory_bytes:
         raise ResourceError(
-            f"fit_generator needs {num_copies} x {num_bytes / 1e9:.1f} GB of memory for the decoded training set, each "
-            f"on one node, and the nodes have {', '.join(f'{node / 1e9:.1f}' for node in sorted(nodes_bytes))} GB; "
-            "take fewer workers, larger nodes, or smaller pictures (prepare.image_size_px)."
+            f"fit_generator needs {num_bytes / 1e9:.1f} GB of memory for the decoded training set, this machine has "
+            f"{memory_bytes / 1e9:.1f} GB; {_SMALLER}."
         )
 
 
@@ -155,12 +155,12 @@ def _train_loop(loop_config: dict[str, Any]) -> None:
 
     section = FitGeneratorConfig.model_validate(loop_config["section"])
     context = ray.train.get_context()
-    train_set, sigma_data = ImageSet(loop_config["train_set"]), loop_config["sigma_data"]
+    info, sigma_data = ImageSetInfo.model_validate(loop_config["info"]), loop_config["sigma_data"]
     device = start_worker(section.cpus_per_worker)
     trainee = build_trainee(
         section,
-        train_set.info,
-        train_set.read(),
+        info,
+        fetch(loop_config["images"]),
         sigma_data,
         device=device,
         wrap=ray.train.torch.prepare_model,
@@ -172,7 +172,7 @@ def _train_loop(loop_config: dict[str, Any]) -> None:
     def show(step: int, points: list[Point]) -> None:
         write_curve(folder, points)
         if section.preview_every_steps and (step % section.preview_every_steps == 0 or step == section.num_steps):
-            write_preview(folder, step, trainee.averaged_unet(), sigma_data, train_set.info.class_names)
+            write_preview(folder, step, trainee.averaged_unet(), sigma_data, info.class_names)
 
     train(
         trainee,

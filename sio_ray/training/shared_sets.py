@@ -25,10 +25,14 @@ def decoded_bytes(image_set: ImageSet, limit: int | None = None) -> int:
     return count * math.prod(image_set.info.image_shape)
 
 
-def share(specs: Mapping[str, SourceSpec]) -> dict[str, Any]:
+def share(specs: Mapping[str, SourceSpec], *, remedy: str = "set train.feed=stream") -> dict[str, Any]:
     """Decode sets into the object store, all shards of a set in parallel; pixels never come to the driver.
 
     What a lost node held is decoded again when it is asked for.
+
+    Args:
+        specs: name to set.
+        remedy: what else to do if memory is too small.
 
     Returns:
         Per name an object reference for `fetch`; names with the same set and limit have the same one.
@@ -40,7 +44,7 @@ def share(specs: Mapping[str, SourceSpec]) -> dict[str, Any]:
     sets = {spec: ImageSet(spec[0]) for spec in specs.values()}
     sizes = {spec: decoded_bytes(image_set, spec[1]) for spec, image_set in sets.items()}
     # The shards of one set are there besides it while it is put together.
-    _check_store(sum(sizes.values()) + max(sizes.values(), default=0))
+    _check_store(sum(sizes.values()) + max(sizes.values(), default=0), remedy)
     counts = {
         spec: len(image_set) if spec[1] is None else min(spec[1], len(image_set)) for spec, image_set in sets.items()
     }
@@ -100,7 +104,7 @@ def _share_one(image_set: ImageSet, count: int, progress: CountProgress) -> Any:
     return whole
 
 
-def _check_store(num_bytes: int) -> None:
+def _check_store(num_bytes: int, remedy: str) -> None:
     stores = [
         node["Resources"].get("object_store_memory", 0)
         for node in ray.nodes()
@@ -109,7 +113,7 @@ def _check_store(num_bytes: int) -> None:
     if num_bytes > min(stores):
         raise ResourceError(
             f"decoding the sets into memory takes {num_bytes / 1e9:.2f} GB of Ray's object store on a node, the "
-            f"smallest has {min(stores) / 1e9:.2f} GB; set train.feed=stream, or start Ray with a larger "
+            f"smallest has {min(stores) / 1e9:.2f} GB; {remedy}, or start Ray with a larger "
             "object_store_memory."
         )
 

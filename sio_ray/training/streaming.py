@@ -247,4 +247,5 @@ class _DecodedStream:
             ours = our_cause(error)
             if ours is None:
                 raise
+            ours.args = (str(ours).splitlines()[0],)  # Ray Data adds advice of its own
             raise ours from error

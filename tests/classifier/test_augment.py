@@ -29,11 +29,11 @@ def augmented(augmentation: Augmentation, images: Tensor, *seed: int) -> Tensor:
 @pytest.mark.parametrize("horizontal_flip", [True, False])
 @pytest.mark.parametrize(("padding", "size_px"), [(1, None), (2, None), (3, None), (0, 4), (2, 3), (1, 5)])
 def test_every_output_is_one_crop_of_the_padded_picture_perhaps_mirrored(padding, size_px, horizontal_flip):
-    images = pictures(300)
+    images = pictures(600)
     augmentation = Augmentation(padding, horizontal_flip, size_px=size_px)
     rows, columns = (5, 7) if size_px is None else (size_px, size_px)
     outputs = augmented(augmentation, images)
-    assert outputs.shape == (300, *augmentation.output_shape((3, 5, 7))) == (300, 3, rows, columns)
+    assert outputs.shape == (600, *augmentation.output_shape((3, 5, 7))) == (600, 3, rows, columns)
     padded = F.pad(images, (padding,) * 4)
     tops, lefts = range(5 + 2 * padding - rows + 1), range(7 + 2 * padding - columns + 1)
     found = []
@@ -43,11 +43,11 @@ def test_every_output_is_one_crop_of_the_padded_picture_perhaps_mirrored(padding
                 crop = padded[i, :, top : top + rows, left : left + columns]
                 found += [(i, top, left, False)] if torch.equal(output, crop) else []
                 found += [(i, top, left, True)] if torch.equal(output, crop.flip(2)) else []
-    assert [i for i, *_ in found] == list(range(300)), "exactly one crop fits each output"
+    assert [i for i, *_ in found] == list(range(600)), "exactly one crop fits each output"
     assert {(top, left) for _, top, left, _ in found} == {(top, left) for top in tops for left in lefts}
     flipped = sum(flip for *_, flip in found)
-    assert 110 < flipped < 190 if horizontal_flip else flipped == 0
-    draws = augmentation.draw((3, 5, 7), 300, 0, 0)
+    assert 250 < flipped < 350 if horizontal_flip else flipped == 0
+    draws = augmentation.draw((3, 5, 7), 600, 0, 0)
     assert [(i, top, left, bool(flip)) for i, (top, left, _, _, flip) in enumerate(draws.tolist())] == found
 
 

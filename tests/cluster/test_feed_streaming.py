@@ -247,6 +247,7 @@ def test_a_damaged_shard_is_named_through_ray_data_too(uris, tmp_path):
         with pytest.raises(ImageSetError, match="^" + message.format(shard=where)) as error:
             feed.batch(0)
         assert type(error.value) is ImageSetError
+        assert "\n" not in str(error.value)
         feed.close()
 
 

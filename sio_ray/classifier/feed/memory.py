@@ -87,10 +87,14 @@ class MemoryFeed:
             for group, members in self.plan.members.items()
         }
         self._labels = {source: arrays[source].labels for source in self.plan.members["images"]}
-        self._images: dict[Source, UInt8Array | Tensor] = {source: arrays[source].images for source in self.plan.counts}
+        self._images = {source: arrays[source].images for source in self.plan.counts}
+        self._on_gpu: dict[Source, Tensor] | None = None
         self._ahead: OneAhead[Gathered] | None = None
-        if self._device.type == "cuda" and not self._settle_on_gpu():
-            self._ahead = OneAhead(lambda step: self._gather(step).pinned())
+        if self._device.type == "cuda":
+            if self._fits_on_gpu():
+                self._on_gpu = {source: self._to_gpu(images) for source, images in self._images.items()}
+            else:
+                self._ahead = OneAhead(lambda step: self._gather(step).pinned())
         if self._device.type == "cpu":
             # The C library gives the memory of every batch back to the system, and faults it in again for the next,
             # until it has seen a block of this size freed: a third of the time.
@@ -117,34 +121,38 @@ class MemoryFeed:
         """See `Feed`."""
         if self._ahead is not None:
             self._ahead.close()
-        self._images.clear()
+        self._images, self._on_gpu = {}, None
 
     def _gather(self, step: int) -> Gathered:
         rows = {source: self.plan.rows(source, step) for source in self._images}
-        pictures = {
-            group: torch.cat([self._take(source, rows[source]) for source in members])
-            for group, members in self.plan.members.items()
-        }
-        labels = torch.from_numpy(
-            np.concatenate([of_source[rows[source]] for source, of_source in self._labels.items()])
-        )
-        return Gathered(pictures, labels)
+        pictures = {group: self._pick(members, rows) for group, members in self.plan.members.items()}
+        labels = np.concatenate([of_source[rows[source]] for source, of_source in self._labels.items()])
+        return Gathered(pictures, torch.from_numpy(labels))
 
-    def _take(self, source: Source, rows: Indices) -> Tensor:
-        images = self._images[source]
-        if isinstance(images, Tensor):
-            return images.index_select(0, torch.from_numpy(rows).to(images.device))
-        return torch.from_numpy(images[rows])
+    def _pick(self, members: list[Source], rows: dict[Source, Indices]) -> Tensor:
+        if self._on_gpu is not None:
+            return torch.cat(
+                [
+                    self._on_gpu[source].index_select(0, torch.from_numpy(rows[source]).to(self._device))
+                    for source in members
+                ]
+            )
+        picked = np.empty((sum(len(rows[source]) for source in members), *self._shape), dtype=np.uint8)
+        start = 0
+        for source in members:
+            stop = start + len(rows[source])
+            # `clip`, as with any other mode `take` copies once more; all rows are in range.
+            np.take(self._images[source], rows[source], axis=0, out=picked[start:stop], mode="clip")
+            start = stop
+        return torch.from_numpy(picked)
 
-    def _settle_on_gpu(self) -> bool:
-        """Move the pictures to the GPU, if they fit there."""
+    def _fits_on_gpu(self) -> bool:
         free_bytes, _ = torch.cuda.mem_get_info(self._device)
-        if sum(images.nbytes for images in self._images.values()) > _SHARE_OF_GPU * free_bytes:
-            return False
-        for source, images in self._images.items():
-            held = torch.empty(images.shape, dtype=torch.uint8, device=self._device)
-            for start in range(0, len(images), _PIECE):
-                # A copy, as torch warns of arrays that are read-only.
-                held[start : start + _PIECE] = torch.from_numpy(np.array(images[start : start + _PIECE]))
-            self._images[source] = held
-        return True
+        return sum(images.nbytes for images in self._images.values()) <= _SHARE_OF_GPU * free_bytes
+
+    def _to_gpu(self, images: UInt8Array) -> Tensor:
+        held = torch.empty(images.shape, dtype=torch.uint8, device=self._device)
+        for start in range(0, len(images), _PIECE):
+            # A copy, as torch warns of arrays that are read-only.
+            held[start : start + _PIECE] = torch.from_numpy(np.array(images[start : start + _PIECE]))
+        return held
