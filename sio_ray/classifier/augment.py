@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -135,7 +136,7 @@ class Augmentation:
 def _resized_boxes(height: int, width: int, count: int, rng: np.random.Generator) -> Draws:
     """Top, left, height and width of random crops, (count, 4), by the rule of torchvision's RandomResizedCrop."""
     areas = height * width * rng.uniform(*_SCALE, (count, _ATTEMPTS))
-    ratios = np.exp(rng.uniform(*np.log(_RATIO), (count, _ATTEMPTS)))
+    ratios = np.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1]), (count, _ATTEMPTS)))
     columns, rows = np.rint(np.sqrt(areas * ratios)).astype(int), np.rint(np.sqrt(areas / ratios)).astype(int)
     fits = (columns > 0) & (columns <= width) & (rows > 0) & (rows <= height)
     first = (np.arange(count), fits.argmax(1))

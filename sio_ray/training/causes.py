@@ -13,5 +13,6 @@ def our_cause(error: BaseException | None) -> SioRayError | None:
     Ray's own form of it is of our class as well, but has the worker's whole traceback for a message.
     """
     while error is not None and (isinstance(error, RayTaskError) or not isinstance(error, SioRayError)):
-        error = getattr(error, "cause", None) or error.__cause__
+        # Ray Train keeps what a worker raised under a name of its own.
+        error = getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error.__cause__
     return error

@@ -20,6 +20,7 @@ from torch import Tensor
 from sio_ray.cluster import limit_threads
 from sio_ray.errors import SioRayError, TrainingError
 from sio_ray.progress import console
+from sio_ray.training.causes import our_cause
 from sio_ray.training.loop import Point
 from sio_ray.training.state import load_progress, save_progress
 from sio_ray.training.workers import mean_over_workers
@@ -174,13 +175,8 @@ def run_on_workers(
 
 def _our_error(error: Exception) -> SioRayError | None:
     """The error of ours among the causes of what the workers raised, if there is one."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, SioRayError):
-                return cause
-            cause = getattr(cause, "_base_exc", None) or getattr(cause, "cause", None) or cause.__cause__
-    return None
+    causes = (our_cause(failure) for failure in getattr(error, "worker_failures", {}).values())
+    return next((cause for cause in causes if cause is not None), None)
 
 
 def _last_line(error: Exception) -> str:

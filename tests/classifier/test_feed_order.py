@@ -107,3 +107,9 @@ def test_the_windows_between_two_positions_hold_all_of_them_and_no_window_more(c
         covered += range(window.position, window.position + len(rows))
     assert covered == list(range(covered[0], covered[-1] + 1))
     assert covered[0] <= bounds[0] < bounds[1] <= covered[-1] + 1
+
+
+def test_every_window_is_shuffled_in_a_way_of_its_own():
+    order = WindowedOrder([4 * 256], 256, "real", 0)
+    shuffles = [order.shuffled(0, index, [(0, 256)]).tolist() for index in range(4)]
+    assert len({tuple(shuffle) for shuffle in shuffles}) == 4

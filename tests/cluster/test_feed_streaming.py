@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -267,17 +266,15 @@ def test_what_cannot_be_is_refused_before_anything_is_read(uris, tmp_path):
     )
 
 
-def test_a_reader_keeps_only_this_workers_rows(uris, in_process, monkeypatch):
-    feed = streaming_feed(CASES[0], uris, rank=1, world_size=3)
-    tables: list[pa.Table] = []
-
-    def keep(stream, windows):
-        for table in read_windows(stream, windows):
-            tables.append(table)
-            yield table
-
-    monkeypatch.setattr("test_feed_streaming.read_windows", keep)
-    feed.batch(0)
-    for table in tables:
-        assert 0 < len(table) <= 256
-        assert len(np.unique(table.column("position").to_numpy())) == len(table)
+def test_a_reader_keeps_only_this_workers_rows_of_the_steps_that_are_wanted(uris, monkeypatch):
+    asked = []
+    monkeypatch.setattr(streaming, "_run", lambda *arguments: asked.append(arguments) or iter(()))
+    feed = streaming_feed(CASES[0], {"real": uris["real"]}, num_outliers=0, rank=1, world_size=3, real_batch_share=1.0)
+    with pytest.raises(StopIteration):
+        feed.batch(11)
+    ((stream, windows, num_decoders, cpus),) = asked
+    tables = list(read_windows(stream, windows))
+    positions = np.concatenate([table.column("position").to_numpy() for table in tables])
+    assert positions.tolist() == [position for position in range(11 * 60, 60 * 60) if 20 <= position % 60 < 40]
+    assert max(map(len, tables)) <= 256
+    assert (num_decoders, cpus) == (1, 1.0)

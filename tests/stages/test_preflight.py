@@ -192,8 +192,8 @@ REFUSED: list[tuple[tuple[str, ...], set[str], type[SioRayError], str]] = [
         ("train.real_batch_share=1",),
         {"train", "tune"},
         BatchError,
-        "train.real_batch_share=1.0 leaves no synthetic image in a batch although a train.real_weight of 0.8 gives that "
-        "source weight; change one of the two.",
+        "train.real_batch_share=1.0 leaves no synthetic image in a batch although a train.real_weight of 0.8 gives "
+        "that source weight; change one of the two.",
     ),
     (
         ("train.real_batch_share=0",),

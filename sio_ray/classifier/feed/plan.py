@@ -115,7 +115,7 @@ class FeedPlan:
         count = self.counts[source]
 
         def size_at(position: int) -> int:
-            pool = pool_size(position)
+            pool = pool_size(position // count)
             if not 0 < pool <= size:
                 raise BatchError(
                     f"step {position // count} asks for {pool} synthetic images of {size}; "
