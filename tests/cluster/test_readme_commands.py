@@ -53,7 +53,7 @@ def test_commands_on_digits(finished, capsys, tmp_path):
     }
     stages = ("run", "train", "tune", "evaluate")
     commands = [arguments for arguments in COMMANDS if arguments[1] in stages and arguments[2] == "digits"]
-    assert len(commands) == 6
+    assert len(commands) == 5
     for arguments in commands:
         run([*arguments[1:], *overrides, *small.get(arguments[1], [])], capsys)
 

@@ -89,7 +89,8 @@ def assert_same(state, expected, **tolerance):
 
 
 def test_a_killed_worker_resumes_and_ends_the_same(tmp_path, undisturbed):
-    state, points = run(tmp_path, die_at=5)
+    trained = run(tmp_path, die_at=5)
+    state, points = trained.state, trained.points
     assert (tmp_path / "died").exists()
     assert [point["step"] for point in points] == [2, 4, 6, 8]
     assert points == undisturbed[1]
@@ -97,7 +98,8 @@ def test_a_killed_worker_resumes_and_ends_the_same(tmp_path, undisturbed):
 
 
 def test_two_workers_train_what_one_trains(tmp_path, undisturbed):
-    state, points = run(tmp_path, num_workers=2)
+    trained = run(tmp_path, num_workers=2)
+    state, points = trained.state, trained.points
     losses, expected = ([point["loss"] for point in curve] for curve in (points, undisturbed[1]))
     assert losses == pytest.approx(expected, rel=1e-4)
     # Not every weight: one whose gradient is only rounding noise goes wherever Adam blows that noise up to.

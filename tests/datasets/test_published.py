@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -165,6 +166,19 @@ def test_an_archive_that_leaves_its_folder_or_lacks_it_is_refused(tmp_path, memb
         extracted(file, tmp_path, "pictures", download=False)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
     assert not (tmp_path.parent / "outside.jpg").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_links_and_other_things_in_an_archive_are_refused(tmp_path, kind):
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz") as opened:
+        member = tarfile.TarInfo("pictures/a.jpg")
+        member.type, member.linkname = kind, "/etc/passwd"
+        opened.addfile(member)
+    file = PublishedFile("http://example.org/a.tar.gz", hashlib.md5(path.read_bytes()).hexdigest())
+    with pytest.raises(ImageSetError, match=r"a\.tar\.gz cannot be unpacked \(.*; delete it and fetch it again\.$"):
+        extracted(file, tmp_path, "pictures", download=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
 
 
 def test_addresses_and_checksums_are_those_of_torchvision():
