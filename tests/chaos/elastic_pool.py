@@ -25,24 +25,25 @@ from sio_ray.imageset.storage import Folder
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 INFO = ImageSetInfo(class_names=("a", "b"), height_px=4, width_px=4, channels=1)
-PLAN = Plan(num_images=300, class_weights=(1, 1), images_per_shard=5, sampler_batch_size=5, base_seed=1)
+PLAN = Plan(num_images=1000, class_weights=(1, 1), images_per_shard=5, sampler_batch_size=5, base_seed=1)
 
 
 class SlowSampler:
-    """Noise of the seed, at the pace of a model."""
+    """Noise of the seed, at the pace of a model until all has happened that is to happen while it draws."""
 
     device_name = "cpu"
 
-    def __init__(self, batch_s: float) -> None:
-        self._batch_s = batch_s
+    def __init__(self, happened: Path) -> None:
+        self._happened = happened
 
     def sample(self, labels, seeds):
-        time.sleep(self._batch_s)
+        if not self._happened.exists():
+            time.sleep(0.25)
         return np.stack([np.random.default_rng(seed).integers(0, 256, (1, 4, 4), dtype=np.uint8) for seed in seeds])
 
 
-def write(folder: Folder, batch_s: float = 0.25) -> ShardWriter:
-    return ShardWriter(SlowSampler(batch_s), PLAN, INFO, folder)
+def write(folder: Folder, happened: Path) -> ShardWriter:
+    return ShardWriter(SlowSampler(happened), PLAN, INFO, folder)
 
 
 def main(uri: str, result: str) -> None:
@@ -50,21 +51,21 @@ def main(uri: str, result: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     cluster.connect()
     cluster.add_node(num_cpus=1)
-    nodes = []
-    seen = []
+    happened, nodes, seen = Path(f"{result}.happened"), [], []
 
     def on_done(drawn) -> None:
         seen.append(pool.num_open)
         if len(seen) == 4:
             nodes.append(cluster.add_node(num_cpus=2))
-        elif len(seen) == 30:
+        elif pool.num_open == 3 and len(nodes) == 1:
             cluster.remove_node(nodes[0], allow_graceful=False)
-        elif len(seen) == 40:
-            cluster.add_node(num_cpus=1)
+            nodes.append(cluster.add_node(num_cpus=1))
+        elif pool.num_open < 3 and len(nodes) == 2:
+            happened.touch()
 
     folder = Folder(uri)
     adopt = partial(adopt_shard, PLAN, INFO, folder, False)
-    pool = Pool(partial(write, folder), adopt, PoolSize(0, 1, 0), Patience(), on_done)
+    pool = Pool(partial(write, folder, happened), adopt, PoolSize(0, 1, 0), Patience(), on_done)
     pool.run(range(PLAN.num_shards))
     folder.sweep()
     entries = {drawn.entry.name: drawn.entry.sha256 for drawn in pool.done.values()}

@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_nodes_that_come_and_go(tmp_path):
-    writer = elastic_pool.write(Folder(str(tmp_path / "one")), batch_s=0)
+    (tmp_path / "at once").touch()
+    writer = elastic_pool.write(Folder(str(tmp_path / "one")), tmp_path / "at once")
     expected = {(entry := writer.draw(k).entry).name: entry.sha256 for k in range(elastic_pool.PLAN.num_shards)}
 
     # A process of its own, as the tests' own cluster is in this one.

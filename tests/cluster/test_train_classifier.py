@@ -14,6 +14,7 @@ from sio_ray.classifier.feed import MemoryFeed, Sources
 from sio_ray.classifier.model import Architecture
 from sio_ray.classifier.trainee import build_trainee, final_weights
 from sio_ray.config import TrainConfig
+from sio_ray.errors import TrainingError
 from sio_ray.imageset import ImageArrays
 from sio_ray.training.loop import train
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
@@ -149,3 +150,14 @@ def test_a_run_that_may_shrink_starts_with_the_workers_that_there_are(tmp_path, 
     trained = run(tmp_path, num_workers=8, min_workers=1, changes=WHOLE)
     _, points = undisturbed(**WHOLE)
     assert [point["loss"] for point in trained.points] == pytest.approx([p["loss"] for p in points], rel=1e-4)
+
+
+def test_an_error_of_ours_comes_out_of_the_workers_as_it_went_in(tmp_path):
+    with pytest.raises(TrainingError, match=r"^no luck in step 3; try again\.$"):
+        run_on_workers(
+            failing_loop, {}, name="run", state_dir=tmp_path, num_workers=1, cpus_per_worker=1, gpus_per_worker=0
+        )
+
+
+def failing_loop(config):
+    raise TrainingError("no luck in step 3; try again.")
