@@ -205,7 +205,7 @@ def measure_workers(num_steps: int = 12) -> dict[str, Any]:
     speeds = {}
     with tempfile.TemporaryDirectory() as folder:
         for num_workers in (1, 2):
-            result = Path(folder, str(num_workers))
+            result = Path(folder, f"steps-per-s-of-{num_workers}")
             trainer = TorchTrainer(
                 _worker_loop,
                 train_loop_config={"num_steps": num_steps, "result": str(result)},
