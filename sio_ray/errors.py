@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -56,3 +58,9 @@ class EvaluationError(SioRayError):
 
 class StageError(SioRayError):
     """A stage needs the output of a stage that has not run, or of another config."""
+
+
+def did_you_mean(name: object, valid: Iterable[str], otherwise: str = "choose from these") -> str:
+    """The remedy for an unknown name: the valid one that is written most like it, if any is."""
+    near = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}" if near else otherwise

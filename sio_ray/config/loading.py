@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from sio_ray.config.section import extra_of
 from sio_ray.config.sections import Config
-from sio_ray.errors import ConfigError
+from sio_ray.errors import ConfigError, did_you_mean
 
 
 def preset_names() -> list[str]:
@@ -139,9 +138,8 @@ def _is_key(key: str) -> bool:
     )
 
 
-def _did_you_mean(name: str, valid: Sequence[str] | dict[str, Any]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"did you mean {close[0]}" if close else "see `sio-ray config digits` for the valid ones"
+def _did_you_mean(name: str, valid: Iterable[str]) -> str:
+    return did_you_mean(name, valid, "see `sio-ray config digits` for the valid ones")
 
 
 def _is_section(annotation: Any) -> bool:

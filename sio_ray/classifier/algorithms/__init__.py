@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
-
-from pydantic import ValidationError
 
 from sio_ray.classifier.algorithms.algorithm import Algorithm, Losses, StepContext
 from sio_ray.classifier.algorithms.cross_entropy import CrossEntropy
@@ -17,8 +14,8 @@ from sio_ray.classifier.algorithms.outlier_exposure import OutlierExposure
 from sio_ray.classifier.algorithms.pixmix import PixMix
 from sio_ray.classifier.algorithms.vos import VOS
 from sio_ray.config import Section
-from sio_ray.config.loading import translate
-from sio_ray.errors import ConfigError
+from sio_ray.config.options import read_options
+from sio_ray.errors import ConfigError, did_you_mean
 
 __all__ = ["ALGORITHMS", "Algorithm", "Losses", "StepContext", "build_algorithm", "check_algorithm"]
 
@@ -42,7 +39,7 @@ def check_algorithm(name: str, options: dict[str, Any]) -> type[Algorithm]:
         ConfigError: an unknown name or option, or a value that breaks a rule.
     """
     if name not in ALGORITHMS:
-        raise ConfigError("train.algorithm", f"among {', '.join(ALGORITHMS)}", name, _remedy(name, list(ALGORITHMS)))
+        raise ConfigError("train.algorithm", f"among {', '.join(ALGORITHMS)}", name, did_you_mean(name, ALGORITHMS))
     _options(name, options)
     return ALGORITHMS[name]
 
@@ -72,18 +69,4 @@ def build_algorithm(
 
 
 def _options(name: str, options: dict[str, Any]) -> Section:
-    kind = ALGORITHMS[name].Options
-    fields = list(kind.model_fields)
-    for field, value in options.items():
-        if field not in fields:
-            rule = f"an option of {name} ({', '.join(fields)})" if fields else f"left out, as {name} has no options"
-            raise ConfigError(f"train.algorithm_options.{field}", rule, value, _remedy(field, fields))
-    try:
-        return kind.model_validate(options)
-    except ValidationError as error:
-        raise translate(error, kind, "train.algorithm_options.") from None
-
-
-def _remedy(name: str, valid: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}" if near else ("choose from these" if valid else "remove it")
+    return read_options(ALGORITHMS[name].Options, options, owner=name, prefix="train.algorithm_options.")

@@ -15,11 +15,8 @@ from sio_ray.classifier.batch import MixedBatch
 from sio_ray.classifier.feed import Composition
 from sio_ray.classifier.model import Classifier
 from sio_ray.config import Section
+from sio_ray.config.options import NoOptions
 from sio_ray.seeding import numpy_generator, torch_generator
-
-
-class NoOptions(Section):
-    """Of an algorithm without fields of its own."""
 
 
 @dataclass(frozen=True)

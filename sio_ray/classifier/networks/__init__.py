@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from sio_ray.classifier.networks.densenet_32px import DenseNetFor32px
 from sio_ray.classifier.networks.heads import HEADS, GODINHead, Head, build_head
 from sio_ray.classifier.networks.network import Network
@@ -12,7 +10,7 @@ from sio_ray.classifier.networks.resnet_224px import ResNet18For224px, ResNet50F
 from sio_ray.classifier.networks.small_cnn import SmallCNN
 from sio_ray.classifier.networks.vit_b_16 import ViTB16
 from sio_ray.classifier.networks.wide_resnet_40_2 import WideResNet402
-from sio_ray.errors import CheckpointError, ConfigError
+from sio_ray.errors import CheckpointError, ConfigError, did_you_mean
 
 __all__ = ["HEADS", "NETWORKS", "GODINHead", "Head", "Network", "build_head", "build_network", "check_network"]
 
@@ -77,9 +75,7 @@ def check_network(
         ConfigError: one of them is unknown or does not suit the network.
     """
     if name not in NETWORKS:
-        near = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}" if near else "choose from these"
-        raise ConfigError("train.network", f"among {', '.join(NETWORKS)}", name, remedy)
+        raise ConfigError("train.network", f"among {', '.join(NETWORKS)}", name, did_you_mean(name, NETWORKS))
     network = NETWORKS[name]
     if image_shape is not None and (reason := network.refusal(image_shape)):
         others = [other for other, cls in NETWORKS.items() if cls.refusal(image_shape) is None]

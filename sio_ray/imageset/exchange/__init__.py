@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.errors import ConfigError, ImageSetError, did_you_mean
 from sio_ray.imageset.exchange import image_folder, npy, openood, torchvision, webdataset
 from sio_ray.imageset.exchange.place import new_folder
 from sio_ray.imageset.exchange.source import Source
@@ -126,10 +125,7 @@ def export_images(
 
 def _known(name: str, table: Mapping[str, T]) -> T:
     if name not in table:
-        close = difflib.get_close_matches(name, table, n=1)
-        raise ConfigError(
-            "--format", f"among {', '.join(table)}", name, f"did you mean {close[0]}" if close else "choose one of them"
-        )
+        raise ConfigError("--format", f"among {', '.join(table)}", name, did_you_mean(name, table))
     return table[name]
 
 

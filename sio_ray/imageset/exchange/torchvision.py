@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import pickle
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.errors import ConfigError, ImageSetError, did_you_mean
 from sio_ray.imageset.exchange.source import PictureShape, Source, set_info
 from sio_ray.imageset.foreign_pictures import bombs_are_errors
 from sio_ray.imageset.writer import Batch
@@ -77,8 +76,7 @@ def _open(name: str, root: str, split: str, download: bool) -> Any:
         if {"train", "split"} & set(inspect.signature(maker := getattr(datasets, name)).parameters)
     }
     if name not in makers:
-        close = difflib.get_close_matches(name, makers, n=1)
-        remedy = f"did you mean {close[0]}" if close else "give a name such as FashionMNIST"
+        remedy = did_you_mean(name, makers, "give a name such as FashionMNIST")
         raise ConfigError("SOURCE", "a data set of torchvision with splits", name, remedy)
     parameters = inspect.signature(makers[name]).parameters
     arguments: dict[str, Any] = {"split": split}
