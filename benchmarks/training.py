@@ -135,7 +135,7 @@ def timed(owner, name, label):
         return result
     setattr(owner, name, call)
 timed(stage, "connect", "ray_s")
-timed(stage, "pixel_statistics_of", "pixel_statistics_s")
+timed(stage, "pixel_counts_of", "pixel_statistics_s")
 timed(stage, "share_sources", "decode_and_share_s")
 inner = stage.run_on_workers
 def run_on_workers(loop, loop_config, **options):

@@ -1,4 +1,4 @@
-"""Connects to Ray, checks what the cluster has before work starts, and holds threads to the cores given."""
+"""What is done about Ray itself: connect, check what a cluster has, hold threads to cores, find our errors in Ray's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import sys
 
 from sio_ray.config import ClusterConfig
-from sio_ray.errors import ResourceError
+from sio_ray.errors import ResourceError, SioRayError
 
 #: How long a cluster may take to answer at its address.
 _PROBE_TIMEOUT_S = 10
@@ -106,3 +106,16 @@ def check_resources(field: str, *, num_cpus: float, num_gpus: float) -> None:
             raise ResourceError(
                 f"{field} needs {need:g} {kind}s at once, this Ray cluster has {have.get(kind, 0):g}; {remedy}."
             )
+
+
+def our_cause(error: BaseException | None) -> SioRayError | None:
+    """The error as it was raised in a task, an actor or a worker, if it was one of ours.
+
+    Ray's own form of it is of our class as well, but has the worker's whole traceback for a message.
+    """
+    from ray.exceptions import RayTaskError
+
+    while error is not None and (isinstance(error, RayTaskError) or not isinstance(error, SioRayError)):
+        # Ray Train keeps what a worker raised under a name of its own.
+        error = getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error.__cause__
+    return error

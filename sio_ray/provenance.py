@@ -24,6 +24,16 @@ def fingerprint(payload: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two sets of JSON values, each as `name: before -> after`."""
+    after = json.loads(json.dumps(after))  # a list and a tuple are the same in a file
+    return [
+        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
+    ]
+
+
 @cache
 def versions() -> dict[str, str]:
     """Package to version, of what decides results."""

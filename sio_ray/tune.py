@@ -23,6 +23,7 @@ from sio_ray.cluster import check_resources, connect, limit_threads
 from sio_ray.config import Config, build_config, to_yaml, with_overrides
 from sio_ray.errors import TrainingError
 from sio_ray.imageset import ImageSetInfo
+from sio_ray.imageset.pixel_counts import statistics_of
 from sio_ray.imageset.storage import Folder
 from sio_ray.ood.detectors import build_detectors
 from sio_ray.ood.extract import extract, last_layer_of
@@ -36,7 +37,7 @@ from sio_ray.stages.train import architecture_for
 from sio_ray.stages.training_sets import open_training_sets, pool_sizes
 from sio_ray.training.feeds import open_feed, share_sources
 from sio_ray.training.loop import Point, train
-from sio_ray.training.shared_sets import fetch, pixel_statistics_of, share
+from sio_ray.training.shared_sets import fetch, pixel_counts_of, share
 from sio_ray.training.side_by_side import side_by_side
 
 BEST_NAME, TRIALS_NAME = "best.yaml", "trials.parquet"
@@ -98,7 +99,7 @@ def _work(config: Config, folder: Path, space: dict[str, Any]) -> dict[str, Any]
     sources = {**sets.sources("sio"), "synthetic": (sets.synthetic.uri, None)}
     data = {
         "info": sets.real.info.model_dump(mode="json"),
-        "statistics": pixel_statistics_of(sets.real.uri),
+        "statistics": statistics_of(pixel_counts_of(sets.real.uri)),
         "num_real": len(sets.real),
         "num_synthetic": len(sets.synthetic),
         # Decoded once, and shared by all trials on a node.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sio_ray.classifier.augment import Augmentation
 from sio_ray.classifier.networks import NETWORKS, build_network, check_network
 from sio_ray.config import Config, load_config, preset_names
 from sio_ray.datasets import SOURCES
@@ -18,7 +19,6 @@ from sio_ray.diffusion.denoiser import build_unet
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.stages import preflight
 from sio_ray.stages.layout import run_order
-from sio_ray.stages.training_sets import seen_shape
 
 PRESETS = {
     *("digits", "fashion_mnist", "cifar10", "cifar100"),
@@ -73,7 +73,7 @@ def test_a_preset_could_run(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", sorted(PRESETS - ALONE))
 def test_the_networks_of_a_preset_are_built(name: str) -> None:
     config = load_config(name)
-    shape = seen_shape(config.train, stored_shape(config))
+    shape = Augmentation.of(config.train).output_shape(stored_shape(config))
     check_network(config.train.network, config.train.width, config.train.pretrained, shape)
     with torch.device("meta"):
         network = build_network(config.train.network, shape, config.train.width)

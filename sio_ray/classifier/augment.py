@@ -58,7 +58,10 @@ class Augmentation:
             return shape
         if self.size_px > min(shape[1:]):
             raise ConfigError(
-                "train.input_px", f"at most the side of the pictures ({min(shape[1:])} px)", self.size_px, "lower it"
+                "train.input_px",
+                f"at most the side of the pictures ({min(shape[1:])} px)",
+                self.size_px,
+                "lower it, or prepare larger pictures",
             )
         return (shape[0], self.size_px, self.size_px)
 

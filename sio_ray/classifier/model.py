@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from sio_ray.classifier.networks import Head, build_head, build_network
 from sio_ray.classifier.pretrained import load_pretrained
 from sio_ray.errors import BatchError, EvaluationError
-from sio_ray.imageset.pictures import UInt8Array
 
 
 class Architecture(BaseModel):
@@ -140,21 +139,3 @@ def no_last_layer(what: str) -> EvaluationError:
     return EvaluationError(
         f"{what} has no linear last layer for a detector to read; leave out the detectors that need one, such as vim."
     )
-
-
-def pixel_statistics(images: UInt8Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, pixels in [0, 1].
-
-    Args:
-        images: (N, C, H, W) uint8. A constant channel gets a standard deviation of 1 / 255, one grey level.
-    """
-    # From histograms, which is exact and needs no float copy of the set.
-    means, stds = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.from_numpy(images[:, channel].reshape(-1)).to(torch.int64).bincount(minlength=256).double()
-        levels = torch.arange(256, dtype=torch.float64) / 255
-        mean = (counts * levels).sum() / counts.sum()
-        variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
-        means.append(mean.item())
-        stds.append(max(variance.sqrt().item(), 1 / 255))
-    return tuple(means), tuple(stds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
@@ -15,8 +14,7 @@ from sio_ray.compiler import check_compiler
 from sio_ray.config import FitGeneratorConfig
 from sio_ray.diffusion.denoiser import build_unet
 from sio_ray.diffusion.edm import draw_sigma, edm_losses
-from sio_ray.errors import ImageSetError
-from sio_ray.imageset import ImageArrays, ImageSet, ImageSetInfo
+from sio_ray.imageset import ImageArrays, ImageSetInfo
 from sio_ray.seeding import derive_seed, numpy_generator, torch_generator
 from sio_ray.training.loop import Point
 from sio_ray.training.state import flatten_state, restore_state
@@ -179,21 +177,3 @@ def build_trainee(
 def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The averaged weights in a trainee's state, by parameter name: what sampling uses."""
     return {name.removeprefix(_EMA): value for name, value in state.items() if name.startswith(_EMA)}
-
-
-def measure_sigma_data(train_set: ImageSet) -> float:
-    """The standard deviation of all pixels of a set in [-1, 1], exact whatever its size; memory is that of one shard.
-
-    Raises:
-        ImageSetError: all pixels are the same, so there is nothing to learn.
-    """
-    counts = sum(
-        (np.bincount(image.ravel(), minlength=256) for shard in train_set.shards() for image in shard.images),
-        start=np.zeros(256, dtype=np.int64),
-    ).tolist()
-    # In Python's integers, which do not overflow: N^2 times the variance.
-    total, first, second = (sum(count * value**power for value, count in enumerate(counts)) for power in (0, 1, 2))
-    variance = total * second - first**2
-    if variance == 0:
-        raise ImageSetError(f"all pixels of {train_set} are the same; give a training set with pictures in it.")
-    return float((variance**0.5) / total / 127.5)

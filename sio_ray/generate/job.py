@@ -20,7 +20,7 @@ from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo, Manifest
 from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
-from sio_ray.provenance import versions
+from sio_ray.provenance import changes, versions
 
 #: Written first: what every shard of the set is drawn with.
 PLAN_NAME = "plan.json"
@@ -200,17 +200,12 @@ class Job:
                 )
             self.folder.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
             return
-        begun = json.loads(self.folder.read_bytes(PLAN_NAME))
-        changes = [
-            f"  {name}: {begun.get(name)!r} -> {wanted.get(name)!r}"
-            for name in {**begun, **wanted}
-            if begun.get(name) != wanted.get(name)
-        ]
-        if changes:
+        changed = changes(json.loads(self.folder.read_bytes(PLAN_NAME)), wanted)
+        if changed:
             raise StageError(
                 f"{self.folder.safe_uri} was begun with other settings, so its bytes would not match:\n"
-                + "\n".join(changes)
-                + "\nGo back to those, give another generate.output, or delete it to draw it anew."
+                + "".join(f"  {change}\n" for change in changed)
+                + "Go back to those, give another generate.output, or delete it to draw it anew."
             )
 
 

@@ -73,6 +73,10 @@ class ImageSet:
         """Path or URI of the set, to open it elsewhere; it may hold a secret."""
         return self.folder.uri
 
+    def count(self, limit: int | None) -> int:
+        """How many images there are of the `limit` lowest ids; all if None."""
+        return len(self) if limit is None else min(limit, len(self))
+
     def read_shard(self, shard: ShardEntry) -> ImageArrays:
         """Read and decode one shard.
 
@@ -109,7 +113,7 @@ class ImageSet:
         Args:
             limit: only the images with the `limit` lowest ids, and only the shards that hold them.
         """
-        count = len(self) if limit is None else min(limit, len(self))
+        count = self.count(limit)
         # Filled in place: pieces that are put together at the end would take the memory twice.
         whole = ImageArrays(
             images=np.empty((count, *self.info.image_shape), dtype=np.uint8),

@@ -182,7 +182,7 @@ def measure(
     num_kept = 0 if train is None else MAX_COMPARED
 
     def read(name: str, image_set: ImageSet, limit: int | None) -> SeenSet:
-        total = len(image_set) if limit is None else min(limit, len(image_set))
+        total = image_set.count(limit)
         advance = _bar(bars, name, total)
         return read_set(image_set, limit=limit, num_kept=num_kept, classifier=classifier, advance=advance)
 

@@ -83,7 +83,7 @@ def read_set(
         ImageSetError: a shard is missing or corrupt.
         EvaluationError: a feature or logit is not finite.
     """
-    count = len(image_set) if limit is None else min(limit, len(image_set))
+    count = image_set.count(limit)
     # Not the first ones: a real set may be in the order of its classes.
     kept = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:num_kept].sort().values.numpy()
     images = np.empty((len(kept), *image_set.info.image_shape), dtype=np.uint8)

@@ -17,9 +17,10 @@ from sio_ray.diffusion.gaussian import fit_gaussian
 from sio_ray.diffusion.pipeline import ClassConditionalEDMPipeline
 from sio_ray.diffusion.preview import PREVIEWS_NAME, write_preview
 from sio_ray.diffusion.schedulers import EDM_SCHEDULERS
-from sio_ray.diffusion.trainee import averaged_weights, build_trainee, measure_sigma_data
-from sio_ray.errors import ResourceError
+from sio_ray.diffusion.trainee import averaged_weights, build_trainee
+from sio_ray.errors import ImageSetError, ResourceError
 from sio_ray.imageset import ImageSet, ImageSetInfo
+from sio_ray.imageset.pixel_counts import PixelCounts, count_pixels, deviation_of
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console, watch_runs
 from sio_ray.stages.layout import fit_generator_place
@@ -27,7 +28,7 @@ from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
 from sio_ray.training.loop import Point
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
-from sio_ray.training.shared_sets import decoded_bytes, fetch, share
+from sio_ray.training.shared_sets import decoded_bytes, fetch, pixel_counts_of, share
 from sio_ray.training.side_by_side import side_by_side
 
 _RUN = "generator"
@@ -80,10 +81,17 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
 def _fit_gaussian(config: Config, train_set: ImageSet, _folder: Path) -> tuple[ModelMixin, float, list[Point]]:
     """The closed form, on the driver."""
     _check_memory(train_set)
-    sigma_data = measure_sigma_data(train_set)
     images = train_set.read()
+    sigma_data = _sigma_data(count_pixels(images.images), train_set)
     rank, num_classes = config.fit_generator.gaussian_rank, train_set.info.num_classes
     return fit_gaussian(images.images, images.labels, num_classes, rank, sigma_data), sigma_data, []
+
+
+def _sigma_data(counts: PixelCounts, train_set: ImageSet) -> float:
+    sigma_data = deviation_of(counts)
+    if sigma_data == 0:
+        raise ImageSetError(f"all pixels of {train_set} are the same; give a training set with pictures in it.")
+    return sigma_data
 
 
 def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelMixin, float, list[Point]]:
@@ -98,7 +106,7 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
     )
     shared = share({"train": (train_set.uri, None)}, remedy=_SMALLER)
     # Measured once, here: every worker and every sampler must use the same number.
-    sigma_data = measure_sigma_data(train_set)
+    sigma_data = _sigma_data(pixel_counts_of(train_set.uri), train_set)
     with watch_runs({_RUN: section.num_steps}) as board:
         loop_config = {
             "section": section.model_dump(),

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sio_ray.cluster import connect, limit_threads
+from sio_ray.cluster import connect, limit_threads, our_cause
 from sio_ray.config import ClusterConfig, Config
 from sio_ray.datasets import load_source
 from sio_ray.datasets.source import FileSet, PictureSet
 from sio_ray.datasets.writing import ShardTask, WrittenShard, commit, shard_tasks, write_shard
-from sio_ray.errors import ResourceError, SioRayError
+from sio_ray.errors import ResourceError
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
@@ -111,11 +111,10 @@ def _write_on_cluster(tasks: Sequence[ShardTask], cluster: ClusterConfig) -> Ite
             try:
                 yield ray.get(done)
             except ray.exceptions.RayError as error:
-                cause = getattr(error, "cause", None) or error
-                if isinstance(cause, SioRayError):
-                    raise cause from None
+                if ours := our_cause(error):
+                    raise ours from None
                 raise ResourceError(
-                    f"{task.folder.join(task.name)} could not be written ({str(cause).splitlines()[0].rstrip('.')}); "
+                    f"{task.folder.join(task.name)} could not be written ({str(error).splitlines()[0].rstrip('.')}); "
                     "look for missing memory or a dead node, then run the same command again: finished shards are kept."
                 ) from error
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sio_ray.classifier.algorithms import check_algorithm
+from sio_ray.classifier.augment import Augmentation
 from sio_ray.classifier.checkpoint import save_classifier
 from sio_ray.classifier.feed import compose
 from sio_ray.classifier.model import Architecture
@@ -17,23 +18,21 @@ from sio_ray.classifier.trainee import build_trainee, final_weights
 from sio_ray.cluster import check_resources, connect
 from sio_ray.config import Config, TrainConfig
 from sio_ray.imageset import ImageSetInfo
+from sio_ray.imageset.pixel_counts import Statistics, statistics_of
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console, watch_runs
-from sio_ray.provenance import versions
+from sio_ray.provenance import changes, versions
 from sio_ray.stages.layout import Arm, Run, train_runs
 from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once
-from sio_ray.stages.training_sets import open_training_sets, pool_sizes, seen_shape
+from sio_ray.stages.training_sets import open_training_sets, pool_sizes
 from sio_ray.training.feeds import cpus_of_feed, open_feed, share_sources
 from sio_ray.training.loggers import open_loggers
 from sio_ray.training.loop import train as train_to_the_end
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
-from sio_ray.training.shared_sets import fetch, pixel_statistics_of
+from sio_ray.training.shared_sets import fetch, pixel_counts_of
 from sio_ray.training.side_by_side import side_by_side
 
 _RGB = 3
-
-#: Mean and standard deviation per channel, pixels in [0, 1].
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 #: What a finished run leaves: of its last step, and of the report with the highest ID validation accuracy.
 LAST_NAME, BEST_NAME = "checkpoint", "checkpoint_best"
@@ -96,17 +95,12 @@ def _tell_of_unfinished(run: Run) -> None:
     stem = run.place.folder.name.removesuffix(run.place.fingerprint)
     for path in sorted(run.place.folder.parent.glob(f"{stem}*/{_STATE_NAME}/{_BEGUN_NAME}")):
         begun = json.loads(path.read_text())
-        wanted = json.loads(json.dumps(run.place.identity))
-        if begun.get("member") != wanted.get("member"):
+        if begun.get("member") != run.place.identity.get("member"):
             continue
-        changes = [
-            f"{name}: {begun.get(name)!r} -> {wanted.get(name)!r}"
-            for name in {**begun, **wanted}
-            if begun.get(name) != wanted.get(name)
-        ]
+        changed = ", ".join(changes(begun, run.place.identity))
         folder = path.parent.parent
         console.print(
-            f"  {_label(run)} starts anew, as an unfinished run has other settings ({', '.join(changes)}); "
+            f"  {_label(run)} starts anew, as an unfinished run has other settings ({changed}); "
             f"go back to those to finish it, or delete {folder}",
             style="dim",
             markup=False,
@@ -130,7 +124,7 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
         num_cpus=workers * (section.cpus_per_worker + cpus_of_feed(section, every_source)),
         num_gpus=workers * section.gpus_per_worker,
     )
-    architecture = architecture_for(section, sets.real.info, pixel_statistics_of(sets.real.uri))
+    architecture = architecture_for(section, sets.real.info, statistics_of(pixel_counts_of(sets.real.uri)))
     shared = share_sources(section, every_source, sets.val.uri)
     with watch_runs({run.name: section.num_steps for run in runs}) as board:
 
@@ -262,7 +256,7 @@ def architecture_for(section: TrainConfig, info: ImageSetInfo, statistics: Stati
         width=section.width,
         head=check_algorithm(section.algorithm, section.algorithm_options).head,
         class_names=info.class_names,
-        image_shape=seen_shape(section, info.image_shape),
+        image_shape=Augmentation.of(section).output_shape(info.image_shape),
         mean=mean,
         std=std,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sio_ray.classifier.algorithms import check_algorithm
+from sio_ray.classifier.augment import Augmentation
 from sio_ray.classifier.networks import check_network
 from sio_ray.classifier.schedules import ramped
 from sio_ray.config import Config, TrainConfig
@@ -63,7 +64,7 @@ def open_training_sets(config: Config, needed_by: str, *, with_synthetic: bool) 
     prepared = PreparedSets(config, needed_by)
     real = prepared.open("id/train")
     algorithm = check_algorithm(section.algorithm, section.algorithm_options)
-    shape = seen_shape(section, real.info.image_shape)
+    shape = Augmentation.of(section).output_shape(real.info.image_shape)
     check_network(section.network, section.width, section.pretrained, shape, algorithm.head)
     synthetic = _open_synthetic(config, real, needed_by) if with_synthetic else None
 
@@ -82,25 +83,6 @@ def open_training_sets(config: Config, needed_by: str, *, with_synthetic: bool) 
         outliers=further("outliers", section.outlier_set, "outlier_exposure"),
         mixing=further("mixing", section.mixing_set, "mixing"),
     )
-
-
-def seen_shape(section: TrainConfig, stored: tuple[int, int, int]) -> tuple[int, int, int]:
-    """(C, H, W) that the network sees of stored pictures of (C, H, W).
-
-    Raises:
-        ConfigError: `train.input_px` is more than there is.
-    """
-    side = section.input_px
-    if side is None:
-        return stored
-    if side > min(stored[1:]):
-        raise ConfigError(
-            "train.input_px",
-            f"at most the side of the pictures ({min(stored[1:])})",
-            side,
-            "lower it, or prepare larger pictures",
-        )
-    return stored[0], side, side
 
 
 def pool_sizes(section: TrainConfig, num_real: int, num_synthetic: int) -> Callable[[int], int]:

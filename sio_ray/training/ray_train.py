@@ -17,10 +17,9 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
-from sio_ray.cluster import limit_threads
+from sio_ray.cluster import limit_threads, our_cause
 from sio_ray.errors import SioRayError, TrainingError
 from sio_ray.progress import console
-from sio_ray.training.causes import our_cause
 from sio_ray.training.loop import Point
 from sio_ray.training.state import load_progress, save_progress
 from sio_ray.training.workers import mean_over_workers

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import ray
 
+from sio_ray.cluster import our_cause
 from sio_ray.errors import ResourceError
 from sio_ray.imageset import ImageArrays, ImageSet
+from sio_ray.imageset.pixel_counts import PixelCounts, count_pixels
 from sio_ray.progress import CountProgress, count_progress
-from sio_ray.training.causes import our_cause
 
 #: URI of a set, and how many of its images, those of the lowest ids; None for all.
 SourceSpec = tuple[str, int | None]
@@ -21,8 +21,7 @@ SourceSpec = tuple[str, int | None]
 
 def decoded_bytes(image_set: ImageSet, limit: int | None = None) -> int:
     """What the pictures of a set take in memory, by its manifest; with `limit`, those of the lowest ids."""
-    count = len(image_set) if limit is None else min(limit, len(image_set))
-    return count * math.prod(image_set.info.image_shape)
+    return image_set.count(limit) * math.prod(image_set.info.image_shape)
 
 
 def share(specs: Mapping[str, SourceSpec], *, remedy: str = "set train.feed=stream") -> dict[str, Any]:
@@ -45,9 +44,7 @@ def share(specs: Mapping[str, SourceSpec], *, remedy: str = "set train.feed=stre
     sizes = {spec: decoded_bytes(image_set, spec[1]) for spec, image_set in sets.items()}
     # The shards of one set are there besides it while it is put together.
     _check_store(sum(sizes.values()) + max(sizes.values(), default=0), remedy)
-    counts = {
-        spec: len(image_set) if spec[1] is None else min(spec[1], len(image_set)) for spec, image_set in sets.items()
-    }
+    counts = {spec: image_set.count(spec[1]) for spec, image_set in sets.items()}
     with count_progress("decode", sum(counts.values()), "images") as progress:
         shared = {spec: _share_one(image_set, counts[spec], progress) for spec, image_set in sets.items()}
     return {name: shared[spec] for name, spec in specs.items()}
@@ -63,8 +60,8 @@ def fetch(shared: Any) -> ImageArrays:
     return arrays
 
 
-def pixel_statistics_of(uri: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of a whole set, as `pixel_statistics` has them, with shards in parallel.
+def pixel_counts_of(uri: str) -> PixelCounts:
+    """Count the levels of the pixels of a whole set, with shards in parallel; no picture comes to the driver.
 
     Raises:
         ImageSetError: the set is missing or unfinished, or a shard is corrupt.
@@ -72,7 +69,7 @@ def pixel_statistics_of(uri: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     image_set = ImageSet(uri)
     counts = np.zeros((image_set.info.channels, 256), dtype=np.int64)
     with count_progress("measure pixels", len(image_set), "images") as progress:
-        measure = _task(_histograms)
+        measure = _task(_count_shard)
         pending = {
             measure.remote(uri, shard_id): shard.num_images for shard_id, shard in enumerate(image_set.manifest.shards)
         }
@@ -80,11 +77,7 @@ def pixel_statistics_of(uri: str) -> tuple[tuple[float, ...], tuple[float, ...]]
             (ready, *_), _ = ray.wait(list(pending))
             counts += _get(ready)
             progress.advance(pending.pop(ready))
-    levels = np.arange(256) / 255
-    means = (counts * levels).sum(1) / counts.sum(1)
-    variances = (counts * (levels - means[:, None]) ** 2).sum(1) / counts.sum(1)
-    # A constant channel gets one grey level.
-    return tuple(means.tolist()), tuple(np.maximum(np.sqrt(variances), 1 / 255).tolist())
+    return counts
 
 
 def _share_one(image_set: ImageSet, count: int, progress: CountProgress) -> Any:
@@ -143,8 +136,6 @@ def _put_together(*parts: ImageArrays) -> tuple[ImageArrays, None]:
     return ImageArrays(*(np.concatenate(of_field) for of_field in fields)), None
 
 
-def _histograms(uri: str, shard_id: int) -> npt.NDArray[np.int64]:
-    """How often each channel has each level in one shard, (C, 256)."""
+def _count_shard(uri: str, shard_id: int) -> PixelCounts:
     image_set = ImageSet(uri)
-    images = image_set.read_shard(image_set.manifest.shards[shard_id]).images
-    return np.stack([np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])])
+    return count_pixels(image_set.read_shard(image_set.manifest.shards[shard_id]).images)

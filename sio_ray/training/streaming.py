@@ -20,8 +20,8 @@ from sio_ray.classifier.feed.ahead import OneAhead
 from sio_ray.classifier.feed.order import Indices, Window
 from sio_ray.classifier.feed.plan import GROUPS, FeedPlan, Source
 from sio_ray.classifier.feed.sources import Assembly, Gathered, Sources, check_shapes
+from sio_ray.cluster import our_cause
 from sio_ray.imageset import ImageSet
-from sio_ray.training.causes import our_cause
 from sio_ray.training.stream_stages import Decoder, Stream, WindowSource, order_of
 
 #: Ray Data cuts what a stage gives into blocks of this size; each is one call of a decoder.
@@ -96,10 +96,7 @@ class StreamingFeed:
         self._sets = {source: ImageSet(given.uri) for source, given in sources.given().items()}
         check_shapes({source: image_set.info.image_shape for source, image_set in self._sets.items()})
         augmentation.output_shape(self._sets["real"].info.image_shape)  # refuses a size that cannot be
-        sizes = {
-            source: len(self._sets[source]) if given.limit is None else min(given.limit, len(self._sets[source]))
-            for source, given in sources.given().items()
-        }
+        sizes = {source: self._sets[source].count(given.limit) for source, given in sources.given().items()}
         self._orders = {source: order_of(image_set, window, source, seed) for source, image_set in self._sets.items()}
         self.plan = FeedPlan(
             sizes,

@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from sio_ray.classifier.model import Architecture, pixel_statistics
+from sio_ray.classifier.model import Architecture
 from sio_ray.imageset import ImageArrays
+from sio_ray.imageset.pixel_counts import count_pixels, statistics_of
 
 torch.set_num_threads(1)
 
@@ -24,7 +25,7 @@ def digits() -> ImageArrays:
 
 @pytest.fixture(scope="session")
 def architecture(digits: ImageArrays) -> Architecture:
-    mean, std = pixel_statistics(digits.images)
+    mean, std = statistics_of(count_pixels(digits.images))
     return Architecture(
         network="small_cnn",
         width=8,

@@ -26,9 +26,10 @@ from algorithm_samples import (
 from sio_ray.classifier.algorithms import ALGORITHMS, build_algorithm, check_algorithm
 from sio_ray.classifier.batch import MixedBatch
 from sio_ray.classifier.feed import Composition, compose
-from sio_ray.classifier.model import Architecture, Classifier, pixel_statistics
+from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.classifier.objective import sample_weights
 from sio_ray.errors import ConfigError
+from sio_ray.imageset.pixel_counts import count_pixels, statistics_of
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -210,7 +211,7 @@ def learning_material(digits):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_digits_are_learned_to_over_90_percent_in_seconds(name, digits, learning_material):
     (real, real_labels), (synthetic, synthetic_labels), outliers, (test, test_labels) = learning_material
-    mean, std = pixel_statistics(digits.images)
+    mean, std = statistics_of(count_pixels(digits.images))
     torch.manual_seed(0)
     classifier = Classifier(
         Architecture(

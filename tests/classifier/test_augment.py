@@ -140,7 +140,9 @@ def test_where_no_crop_fits_the_largest_in_the_centre_is_taken(shape, box):
 def test_a_side_larger_than_the_pictures_is_refused():
     with pytest.raises(ConfigError) as error:
         Augmentation(size_px=6).output_shape((3, 5, 7))
-    assert str(error.value) == "train.input_px must be at most the side of the pictures (5 px), got 6; lower it."
+    assert str(error.value) == (
+        "train.input_px must be at most the side of the pictures (5 px), got 6; lower it, or prepare larger pictures."
+    )
 
 
 def test_a_config_says_what_is_done():

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sio_ray.classifier.model import Architecture, Classifier, pixel_statistics
+from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.classifier.networks import NETWORKS, GODINHead, Network, build_network, check_network
 from sio_ray.errors import BatchError, CheckpointError, ConfigError, EvaluationError
 
@@ -471,21 +471,3 @@ def test_what_train_can_build_is_let_through():
         check_network(name, cls.default_width, None, (1, side, side), "g_odin")
         check_network(name, None, None, None)
     check_network("vit_b_16", None, "IMAGENET1K_SWAG_E2E_V1", (3, 384, 384))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pixel_statistics_are_numpys(channels):
-    images = np.random.default_rng(0).integers(0, 200, (17, channels, 5, 6), dtype=np.uint8)
-    images[:, 0] //= 3
-    mean, std = pixel_statistics(images)
-    np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 2, 3)), rtol=1e-12)
-    np.testing.assert_allclose(std, (images / 255).std(axis=(0, 2, 3)), rtol=1e-12)
-
-
-def test_a_constant_channel_does_not_divide_by_zero():
-    images = np.full((3, 2, 4, 4), 51, dtype=np.uint8)
-    images[0, 1] = 0
-    mean, std = pixel_statistics(images)
-    assert mean[0] == pytest.approx(0.2)
-    assert std[0] == 1 / 255
-    assert std[1] > 1 / 255

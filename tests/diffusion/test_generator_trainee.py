@@ -12,9 +12,8 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from sio_ray.config import FitGeneratorConfig
-from sio_ray.diffusion.trainee import GeneratorTrainee, averaged_weights, build_trainee, measure_sigma_data
-from sio_ray.errors import ConfigError, ImageSetError
-from sio_ray.imageset import ImageSet, ImageSetInfo, write_image_set
+from sio_ray.diffusion.trainee import GeneratorTrainee, averaged_weights, build_trainee
+from sio_ray.errors import ConfigError
 from sio_ray.training.state import load_progress, save_progress
 
 SIGMA_DATA = 0.5
@@ -221,22 +220,3 @@ def test_workers_without_a_compiler_say_so_before_they_train(config, info, image
         "fit_generator.compile must be false where the workers have no C++ compiler, got True; "
         "install g++ there, or leave it out."
     )
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_sigma_data_is_the_standard_deviation_of_all_pixels_over_all_shards(channels, tmp_path):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 200, (11, channels, 4, 6), dtype=np.uint8)
-    info = ImageSetInfo(class_names=("a",), height_px=4, width_px=6, channels=channels)
-    write_image_set(tmp_path, info, images, np.zeros(11, dtype=np.int64), images_per_shard=4)
-    image_set = ImageSet(tmp_path)
-    assert len(image_set.manifest.shards) == 3
-    assert measure_sigma_data(image_set) == pytest.approx((images.astype(np.float64) / 127.5 - 1).std(), rel=1e-14)
-
-
-def test_pictures_without_any_contrast_are_refused(tmp_path):
-    info = ImageSetInfo(class_names=("a",), height_px=4, width_px=4, channels=1)
-    write_image_set(tmp_path, info, np.full((3, 1, 4, 4), 7, dtype=np.uint8), np.zeros(3, dtype=np.int64))
-    with pytest.raises(ImageSetError) as error:
-        measure_sigma_data(ImageSet(tmp_path))
-    assert str(error.value) == (f"all pixels of {tmp_path} are the same; give a training set with pictures in it.")

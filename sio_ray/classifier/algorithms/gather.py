@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from sio_ray.classifier.algorithms.algorithm import StepContext
 from sio_ray.classifier.batch import MixedBatch
+from sio_ray.training.workers import sum_over_workers
 
 
 def gather(values: Tensor, positions: Tensor, batch_size: int) -> Tensor:
@@ -27,9 +27,7 @@ def gather(values: Tensor, positions: Tensor, batch_size: int) -> Tensor:
     """
     whole = values.new_zeros((batch_size, *values.shape[1:]))
     whole[positions] = values
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(whole)
-    return whole
+    return sum_over_workers(whole)
 
 
 def shuffled(batch: MixedBatch, context: StepContext) -> tuple[Tensor, Tensor]:
