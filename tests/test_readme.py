@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_commands import code_blocks, read_document
 
 from sio_ray import ImageSetInfo, write_image_set
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = read_document("README.md")
 
 BEFORE = """
 import sys
@@ -25,7 +26,7 @@ assert not {"ray", "diffusers"} & set(sys.modules)
 
 
 def test_the_training_loop_of_the_readme_learns(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = code_blocks(README, "python")
     assert len([line for line in code.splitlines() if line.strip()]) < 10
     rng = np.random.default_rng(0)
     info = ImageSetInfo(class_names=("dark", "bright"), height_px=8, width_px=8, channels=1)

@@ -11,7 +11,7 @@ from sio_ray.classifier.algorithms import check_algorithm
 from sio_ray.classifier.augment import Augmentation
 from sio_ray.classifier.checkpoint import save_classifier
 from sio_ray.classifier.feed import compose
-from sio_ray.classifier.model import Architecture
+from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.classifier.pretrained import fetch_pretrained, normalisation_of
 from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.classifier.trainee import build_trainee, final_weights
@@ -125,6 +125,8 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
         num_gpus=workers * section.gpus_per_worker,
     )
     architecture = architecture_for(section, sets.real.info, statistics_of(pixel_counts_of(sets.real.uri)))
+    if section.pretrained is not None:
+        _tell_of_new_layers(architecture, section.pretrained)
     shared = share_sources(section, every_source, sets.val.uri)
     with watch_runs({run.name: section.num_steps for run in runs}) as board:
 
@@ -150,6 +152,14 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
 
         outcomes = side_by_side([partial(job, run) for run in runs], limit=section.concurrent_runs)
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
+
+
+def _tell_of_new_layers(architecture: Architecture, pretrained: str) -> None:
+    """Say what of a network did not come from its pretrained weights."""
+    new = Classifier(architecture, pretrained=pretrained).new_tensors
+    layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in new)) or "none"
+    told = f"  {architecture.network} starts from {pretrained}; new layers: {layers}"
+    console.print(told, markup=False, soft_wrap=True)
 
 
 def _run(

@@ -68,21 +68,29 @@ def open_training_sets(config: Config, needed_by: str, *, with_synthetic: bool) 
     check_network(section.network, section.width, section.pretrained, shape, algorithm.head)
     synthetic = _open_synthetic(config, real, needed_by) if with_synthetic else None
 
-    def further(need: str, given: str | None, name: str) -> ImageSet | None:
-        if need not in algorithm.needs:
-            return None
-        found = prepared.open(name) if given is None else ImageSet(given)
+    further = further_sets(config, prepared)
+    for found in further.values():
         _check_shape(found, real, f"bring {found} to the size of the real set")
-        return found
-
     return TrainingSets(
         real=real,
         val=prepared.open("id/val"),
         synthetic=synthetic,
         num_synthetic=synthetic_images(section, real, synthetic) if synthetic else 0,
-        outliers=further("outliers", section.outlier_set, "outlier_exposure"),
-        mixing=further("mixing", section.mixing_set, "mixing"),
+        outliers=further.get("outliers"),
+        mixing=further.get("mixing"),
     )
+
+
+def further_sets(config: Config, prepared: PreparedSets) -> dict[str, ImageSet]:
+    """The sets that the algorithm trains on beside real and synthetic images: `outliers`, `mixing`, or none."""
+    section = config.train
+    sets = {"outliers": (section.outlier_set, "outlier_exposure"), "mixing": (section.mixing_set, "mixing")}
+    needs = check_algorithm(section.algorithm, section.algorithm_options).needs
+    return {
+        need: prepared.open(name) if given is None else ImageSet(given)
+        for need, (given, name) in sets.items()
+        if need in needs
+    }
 
 
 def pool_sizes(section: TrainConfig, num_real: int, num_synthetic: int) -> Callable[[int], int]:

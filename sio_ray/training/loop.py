@@ -48,6 +48,23 @@ class Reporter(Protocol):
         """Called with the whole curve at every report; `state` makes the tensors to keep."""
 
 
+class SilentReporter:
+    """A reporter for short runs of one worker: nothing is kept but what the trainee is at the end."""
+
+    def resume(self) -> None:
+        """The run starts from the beginning."""
+
+    def average(self, values: Tensor) -> Tensor:
+        """There is one worker."""
+        return values
+
+    def progress(self, step: int) -> None:
+        """Nobody watches single steps."""
+
+    def report(self, step: int, points: list[Point], state: Callable[[], dict[str, Tensor]]) -> None:
+        """The end is what counts."""
+
+
 def train(trainee: Trainee, *, num_steps: int, report_every_steps: int, reporter: Reporter) -> list[Point]:
     """Train to `num_steps`, from the start or from where the reporter says.
 

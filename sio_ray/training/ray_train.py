@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from sio_ray.training.workers import mean_over_workers
 #: How often a run is begun or continued after killed workers, and how often Ray's controller may fail to get workers.
 _MAX_ATTEMPTS = 4
 _MAX_CONTROLLER_FAILURES = 3
+
+#: How long a cluster has, after workers were lost, to grow again and to decode what sets went with them.
+_MAX_RECOVERY_S = 1800
 
 _PROGRESS_INTERVAL_S = 0.25
 
@@ -159,8 +162,11 @@ def run_on_workers(
                     "again to continue from its last checkpoint, with --debug for the whole error."
                 ) from error
             console.print(
-                f"  run {name} stopped ({_last_line(error)}); continuing from its last checkpoint", markup=False
+                f"  run {name} stopped ({_last_line(error)}); continuing from its last checkpoint",
+                markup=False,
+                soft_wrap=True,
             )
+            _recover_sets(loop_config)
     if result.checkpoint is None:
         raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
     with result.checkpoint.as_directory() as folder:
@@ -170,6 +176,20 @@ def run_on_workers(
     best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1][best_by])
     with best.as_directory() as folder:
         return Trained(state, points, load_progress(Path(folder))[0])
+
+
+def _recover_sets(loop_config: dict[str, Any]) -> None:
+    """Wait until what a lost node held is decoded again, before new workers take the cores that this needs.
+
+    Workers that hold all cores would wait for it without end. Its errors are for them to raise.
+    """
+    sets = [value for value in _leaves(loop_config) if isinstance(value, ray.ObjectRef)]
+    ray.wait([ray.remote(num_cpus=1)(lambda *_: None).remote(*sets)], timeout=_MAX_RECOVERY_S)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    for inner in value.values():
+        yield from _leaves(inner) if isinstance(inner, dict) else (inner,)
 
 
 def _our_error(error: Exception) -> SioRayError | None:

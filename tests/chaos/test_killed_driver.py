@@ -1,4 +1,4 @@
-"""The driver is killed three times in the middle of its work; the same command finishes, and nothing is different."""
+"""The driver is killed, and stopped by Ctrl-C, in the middle of its work; run again it finishes, nothing different."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def shards(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
 
 
-def test_three_kills_of_the_driver_cost_nothing(ray_cluster, gaussian_generator, tmp_path):
+def test_a_kill_and_a_ctrl_c_cost_nothing(ray_cluster, gaussian_generator, tmp_path):
     images = tmp_path / "set"
     config = with_overrides(
         load_config("digits"),
@@ -50,8 +50,8 @@ def test_three_kills_of_the_driver_cost_nothing(ray_cluster, gaussian_generator,
             "output_dir": str(tmp_path / "runs"),
             "generate.generator": str(gaussian_generator),
             "generate.output": str(images),
-            # Enough work that a kill cannot come too late: one actor, 24 shards, about half a second each.
-            "generate.num_images": 1200,
+            # Enough work that a kill cannot come too late: one actor, 18 shards, about half a second each.
+            "generate.num_images": 900,
             "generate.images_per_shard": 50,
             "generate.sampler_batch_size": 25,
             "generate.num_inference_steps": 300,
@@ -62,7 +62,7 @@ def test_three_kills_of_the_driver_cost_nothing(ray_cluster, gaussian_generator,
     config_file.write_text(json.dumps(config.model_dump(mode="json")))
 
     survivors: dict[str, int] = {}
-    for kill in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+    for kill in (signal.SIGKILL, signal.SIGINT):
         driver = start(config_file)
         # An actor outlives its driver by a moment, and may end the two shards that it had been given.
         wait_for_shards(images, len(survivors) + 4, driver)
@@ -78,7 +78,7 @@ def test_three_kills_of_the_driver_cost_nothing(ray_cluster, gaussian_generator,
         now = shards(images)
         assert {name: now[name] for name in survivors} == survivors, "a finished shard was drawn again"
         survivors = now
-    assert len(survivors) < 24
+    assert len(survivors) < 18
 
     four_actors = with_overrides(config, {"generate.num_actors": 4})
     finished = run_stages(four_actors, ["generate"])["generate"]

@@ -17,7 +17,7 @@ from sio_ray.classifier.trainee import ClassifierTrainee, build_trainee, final_w
 from sio_ray.config import RampConfig, TrainConfig
 from sio_ray.errors import BatchError, ConfigError
 from sio_ray.imageset import ImageArrays
-from sio_ray.training.loop import train
+from sio_ray.training.loop import SilentReporter, train
 from sio_ray.training.state import load_progress, save_progress
 
 CPU = torch.device("cpu")
@@ -184,31 +184,15 @@ def test_initial_weights_depend_on_the_seed_alone_so_both_arms_start_equal(archi
     assert differences(trainee_of(architecture, digits, seed=4).state(), sio)
 
 
-class NoReporter:
-    """Reports to nobody."""
-
-    def resume(self):
-        return None
-
-    def average(self, values):
-        return values
-
-    def progress(self, step):
-        self.step = step
-
-    def report(self, step, points, state):
-        pass
-
-
 def test_baseline_and_sio_take_the_same_number_of_steps_of_the_same_batch_size(architecture, digits):
     sizes = {}
     for arm in ("baseline", "sio"):
-        reporter, trainee = NoReporter(), trainee_of(architecture, digits, arm=arm)
+        trainee = trainee_of(architecture, digits, arm=arm)
         seen: list[int] = []
         trainee._parallel.register_forward_hook(lambda _module, args, _out, seen=seen: seen.append(len(args[0].labels)))
         trainee.measure = dict
-        points = train(trainee, num_steps=CONFIG.num_steps, report_every_steps=4, reporter=reporter)
-        assert reporter.step == points[-1]["step"] == CONFIG.num_steps
+        points = train(trainee, num_steps=CONFIG.num_steps, report_every_steps=4, reporter=SilentReporter())
+        assert points[-1]["step"] == CONFIG.num_steps
         sizes[arm] = seen
     assert sizes["baseline"] == sizes["sio"] == [CONFIG.global_batch_size] * CONFIG.num_steps
 
@@ -342,7 +326,7 @@ def test_digits_are_learned_in_seconds(architecture, digits, arm):
         seed=0,
     )
     trainee = build_trainee(config, architecture, feed, part(digits, 1400, 1797), arm=arm, seed=0, device=CPU)
-    points = train(trainee, num_steps=120, report_every_steps=60, reporter=NoReporter())
+    points = train(trainee, num_steps=120, report_every_steps=60, reporter=SilentReporter())
     assert points[-1]["val_accuracy"] > 0.95
     assert points[-1]["loss"] < points[0]["loss"]
     logits = trainee.classifier.eval()(torch.from_numpy(digits.images[1400:]).float() / 255)

@@ -10,8 +10,13 @@ import torch
 from torchvision.models import ResNet18_Weights, ViT_B_16_Weights, resnet18, resnet34, vit_b_16
 
 from sio_ray.classifier.model import Architecture, Classifier
+from sio_ray.classifier.networks import NETWORKS
 from sio_ray.classifier.pretrained import fetch_pretrained, load_pretrained, normalisation_of
+from sio_ray.config import load_config
 from sio_ray.errors import CheckpointError
+from sio_ray.progress import console
+from sio_ray.stages.prepare import prepare
+from sio_ray.stages.train import _tell_of_new_layers, train
 
 RESNET = "resnet18-f37072fd.pth"
 
@@ -84,6 +89,27 @@ def test_what_does_not_fit_is_new_and_named(theirs, changes, new):
         expected = random[name] if name in new or name.startswith("head.g") else None
         expected = expected if expected is not None else pretrained[name.replace("network.", "").replace("head", "fc")]
         assert torch.equal(value, expected), name
+
+
+def test_training_tells_what_is_new_before_it_starts(theirs, ray_cluster, tmp_path, tiny, monkeypatch):
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("sio_ray.stages.train.share_sources", stop)
+    weights = ("train.network=resnet18_224px", "train.width=null", "train.pretrained=IMAGENET1K_V1")
+    monkeypatch.setattr(NETWORKS["resnet18_224px"], "min_px", 8)
+    config = load_config("digits", [*tiny, *weights, "train.arms=[baseline]", f"output_dir={tmp_path / 'runs'}"])
+    prepare(config)
+    with console.capture() as capture, pytest.raises(InterruptedError):
+        train(config)
+    told = "  resnet18_224px starts from IMAGENET1K_V1; new layers: network.conv1, head"
+    assert told in capture.get().splitlines()
+
+
+def test_weights_that_all_fit_are_told_so(theirs):
+    with console.capture() as capture:
+        _tell_of_new_layers(architecture(), "IMAGENET1K_V1")
+    assert capture.get() == "  resnet18_224px starts from IMAGENET1K_V1; new layers: none\n"
 
 
 def test_a_vits_places_are_interpolated(hub, monkeypatch):

@@ -1,23 +1,16 @@
 """Every `sio-ray` command of the README runs, on small settings."""
 
-import re
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_commands import read_document, sio_ray_commands
 from PIL import Image
 
 from sio_ray.cli import main
 from sio_ray.stages.layout import prepare_place, synthetic_set_uri, train_runs
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-COMMANDS = [
-    shlex.split(line.split(" #")[0])
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("sio-ray ")
-]
+COMMANDS = sio_ray_commands(read_document("README.md"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -39,7 +32,7 @@ def run(arguments, capsys):
 
 def test_the_readme_has_the_commands_that_are_tested_here():
     stages = {"run", "config", "train", "tune", "evaluate", "generate"}
-    assert {arguments[1] for arguments in COMMANDS} == stages | {"plan", "images", "quality"}
+    assert {stage for stage, *_ in COMMANDS} == stages | {"plan", "images", "quality"}
 
 
 def test_commands_on_digits(finished, capsys, tmp_path):
@@ -52,10 +45,10 @@ def test_commands_on_digits(finished, capsys, tmp_path):
         "train": ["train.arms=[sio]", "train.num_steps=4"],
     }
     stages = ("run", "train", "tune", "evaluate")
-    commands = [arguments for arguments in COMMANDS if arguments[1] in stages and arguments[2] == "digits"]
+    commands = [arguments for arguments in COMMANDS if arguments[0] in stages and arguments[1] == "digits"]
     assert len(commands) == 5
     for arguments in commands:
-        run([*arguments[1:], *overrides, *small.get(arguments[1], [])], capsys)
+        run([*arguments, *overrides, *small.get(arguments[0], [])], capsys)
 
 
 def test_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch, tiny):
@@ -67,17 +60,17 @@ def test_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch, tiny):
             pixels = np.clip(rng.normal(level, 30, (40, 36, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / folder / f"{index}.png")
     commands = [arguments for arguments in COMMANDS if "mine.yaml" in arguments]
-    assert [arguments[1] for arguments in commands] == ["config", "config", "run"]
+    assert [stage for stage, *_ in commands] == ["config", "config", "run"]
     for arguments in commands:
         # The closed form, as training the other one is tested elsewhere.
         small = [*(value for value in tiny if not value.startswith("tune.")), "fit_generator.kind=gaussian"]
         extra = (
             small
-            if arguments[1] == "config"
+            if arguments[0] == "config"
             else ["output_dir=runs", "evaluate.detectors=[msp,energy]", "train.arms=[sio]"]
         )
         where = arguments.index(">") if ">" in arguments else len(arguments)
-        run([*arguments[1:where], *extra, *arguments[where:]], capsys)
+        run([*arguments[:where], *extra, *arguments[where:]], capsys)
     assert (tmp_path / "runs" / "mine" / "report.html").stat().st_size > 10_000
 
 
@@ -100,7 +93,7 @@ def test_commands_on_image_sets(finished, gaussian_generator, tmp_path, capsys, 
         *("generate.num_images=50", "generate.num_classes=3", "generate.image_size_px=null", "generate.dtype=float32"),
         *("generate.gpus_per_actor=0", f"output_dir={tmp_path}"),
     ]
-    commands = [arguments[1:] for arguments in COMMANDS if arguments[1] in ("plan", "generate", "images", "quality")]
+    commands = [arguments for arguments in COMMANDS if arguments[0] in ("plan", "generate", "images", "quality")]
     assert len(commands) == 8
     for arguments in commands:
         extra = small if arguments[0] == "generate" else []

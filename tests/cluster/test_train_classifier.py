@@ -1,8 +1,7 @@
-"""The classifier under Ray Train: a killed worker costs nothing, two workers equal one, a run may shrink."""
+"""The classifier under Ray Train: two workers equal one, a run may shrink, an error of ours comes out of them."""
 
-import os
 import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,8 +15,9 @@ from sio_ray.classifier.trainee import build_trainee, final_weights
 from sio_ray.config import TrainConfig
 from sio_ray.errors import TrainingError
 from sio_ray.imageset import ImageArrays
-from sio_ray.training.loop import train
+from sio_ray.training.loop import SilentReporter, train
 from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
+from sio_ray.training.side_by_side import side_by_side
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.slow
@@ -32,11 +32,9 @@ SECTION = TrainConfig(
     real_weight=0.7,
     num_steps=8,
     global_batch_size=9,
-    micro_batches=2,
     learning_rate=0.05,
     crop_padding_px=1,
 )
-WHOLE = {"micro_batches": 1}
 
 ARCHITECTURE = Architecture(
     network="small_cnn", width=4, class_names=("a", "b"), image_shape=(1, 8, 8), mean=(0.5,), std=(0.3,)
@@ -50,30 +48,16 @@ def pictures(count, seed):
     return ImageArrays(images.astype(np.uint8), labels, np.arange(count))
 
 
-def make_trainee(section=SECTION, rank=0, world_size=1, **options):
+def make_trainee(rank=0, world_size=1, **options):
     place = {"seed": 0, "rank": rank, "world_size": world_size, "device": torch.device("cpu")}
     feed = MemoryFeed(
         Sources(pictures(40, 0), pictures(25, 1)),
-        global_batch_size=section.global_batch_size,
-        real_batch_share=section.batch_share,
-        augmentation=Augmentation.of(section),
+        global_batch_size=SECTION.global_batch_size,
+        real_batch_share=SECTION.batch_share,
+        augmentation=Augmentation.of(SECTION),
         **place,
     )
-    return build_trainee(section, ARCHITECTURE, feed, pictures(21, 2), arm="sio", **place, **options)
-
-
-class Silent:
-    def resume(self):
-        return None
-
-    def average(self, values):
-        return values
-
-    def progress(self, step):
-        pass
-
-    def report(self, step, points, state):
-        pass
+    return build_trainee(SECTION, ARCHITECTURE, feed, pictures(21, 2), arm="sio", **place, **options)
 
 
 def loop(config):
@@ -82,56 +66,46 @@ def loop(config):
 
     start_worker(1)
     context = ray.train.get_context()
-    section = SECTION.model_copy(update=config["changes"])
-    trainee = make_trainee(
-        section, context.get_world_rank(), context.get_world_size(), wrap=ray.train.torch.prepare_model
-    )
-    step = trainee.step
-
-    def step_or_die(number):
-        died = Path(config["died"])
-        if number == config["die_at"] and not died.exists():
-            died.touch()
-            os._exit(1)
-        return step(number)
-
-    trainee.step = step_or_die
+    place = {"rank": context.get_world_rank(), "world_size": context.get_world_size()}
+    trainee = make_trainee(**place, wrap=ray.train.torch.prepare_model)
     train(trainee, num_steps=SECTION.num_steps, report_every_steps=2, reporter=RayTrainReporter("run", None))
 
 
-def run(tmp_path, *, changes=None, die_at=-1, num_workers=1, **options):
-    config = {"died": str(tmp_path / "died"), "die_at": die_at, "changes": changes or {}}
+def failing_loop(config):
+    raise TrainingError("no luck in step 3; try again.")
+
+
+def run(folder, of=loop, **options):
     return run_on_workers(
-        loop,
-        config,
-        name="run",
-        state_dir=tmp_path / "state",
-        num_workers=num_workers,
-        cpus_per_worker=1,
-        gpus_per_worker=0,
-        best_by="val_accuracy",
-        **options,
+        of, {}, name="run", state_dir=folder, cpus_per_worker=1, gpus_per_worker=0, best_by="val_accuracy", **options
     )
 
 
-def undisturbed(**changes):
+def run_and_fail(folder):
+    with pytest.raises(TrainingError) as error:
+        run(folder, failing_loop, num_workers=1)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def of_two_workers_and_of_the_failing(tmp_path_factory, ray_cluster):
+    """What two runs end with; side by side, as each takes long to start."""
+    folder = tmp_path_factory.mktemp("runs")
+    jobs = [partial(run, folder / "two", num_workers=2), partial(run_and_fail, folder / "failing")]
+    return side_by_side(jobs, limit=2)
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """State and curve of a plain loop in this process."""
     torch.set_num_threads(1)
-    trainee = make_trainee(SECTION.model_copy(update=changes))
-    points = train(trainee, num_steps=SECTION.num_steps, report_every_steps=2, reporter=Silent())
+    trainee = make_trainee()
+    points = train(trainee, num_steps=SECTION.num_steps, report_every_steps=2, reporter=SilentReporter())
     return trainee.state(), points
 
 
-def test_a_killed_worker_resumes_and_ends_the_same(tmp_path, ray_cluster):
-    trained, (state, points) = run(tmp_path, die_at=5), undisturbed()
-    assert (tmp_path / "died").exists()
-    assert trained.points == points
-    assert trained.state.keys() == state.keys()
-    assert [name for name in state if not torch.equal(trained.state[name], state[name])] == []
-
-
-def test_two_workers_train_what_one_trains_and_the_best_report_is_kept(tmp_path, ray_cluster):
-    # In one piece: batch normalisation sees pieces, and those of two workers are other ones.
-    trained, (state, points) = run(tmp_path, num_workers=2, changes=WHOLE), undisturbed(**WHOLE)
+def test_two_workers_train_what_one_trains_and_the_best_report_is_kept(of_two_workers_and_of_the_failing, undisturbed):
+    (trained, _), (state, points) = of_two_workers_and_of_the_failing, undisturbed
     for name in ("loss", "val_loss"):
         ours, expected = ([point[name] for point in curve] for curve in (trained.points, points))
         assert ours == pytest.approx(expected, rel=1e-4)
@@ -145,19 +119,13 @@ def test_two_workers_train_what_one_trains_and_the_best_report_is_kept(tmp_path,
     assert again.measure()["val_accuracy"] == highest
 
 
-def test_a_run_that_may_shrink_starts_with_the_workers_that_there_are(tmp_path, ray_cluster):
+def test_an_error_of_ours_comes_out_of_the_workers_as_it_went_in(of_two_workers_and_of_the_failing):
+    _, message = of_two_workers_and_of_the_failing
+    assert message == "no luck in step 3; try again."
+
+
+def test_a_run_that_may_shrink_starts_with_the_workers_that_there_are(tmp_path, ray_cluster, undisturbed):
     """The cluster has four cores; of eight workers at most four fit, and they train the same batches."""
-    trained = run(tmp_path, num_workers=8, min_workers=1, changes=WHOLE)
-    _, points = undisturbed(**WHOLE)
+    trained = run(tmp_path, num_workers=8, min_workers=1)
+    _, points = undisturbed
     assert [point["loss"] for point in trained.points] == pytest.approx([p["loss"] for p in points], rel=1e-4)
-
-
-def test_an_error_of_ours_comes_out_of_the_workers_as_it_went_in(tmp_path):
-    with pytest.raises(TrainingError, match=r"^no luck in step 3; try again\.$"):
-        run_on_workers(
-            failing_loop, {}, name="run", state_dir=tmp_path, num_workers=1, cpus_per_worker=1, gpus_per_worker=0
-        )
-
-
-def failing_loop(config):
-    raise TrainingError("no luck in step 3; try again.")

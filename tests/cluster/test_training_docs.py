@@ -1,25 +1,19 @@
 """Every command of docs/training.md runs, on small settings, and what it trains can be scored."""
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import torch
+from markdown_commands import read_document, sio_ray_commands
 
 from sio_ray.classifier.checkpoint import load_classifier
 from sio_ray.cli import main, run_stages
 from sio_ray.config import load_config
 from sio_ray.stages.layout import train_runs
 
-DOCS = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-COMMANDS = [
-    shlex.split(line)
-    for block in re.findall(r"```bash\n(.*?)```", DOCS, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("sio-ray ")
-]
+DOCS = read_document("docs/training.md")
+COMMANDS = sio_ray_commands(DOCS)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -41,7 +35,7 @@ def test_all_algorithms_and_networks_are_named():
 def test_commands_that_train(finished):
     overrides, _, _ = finished
     small = (*overrides, "train.arms=[sio]", "train.num_steps=4", "train.report_every_steps=2")
-    commands = [arguments[1:] for arguments in COMMANDS if arguments[1] == "train"]
+    commands = [arguments for arguments in COMMANDS if arguments[0] == "train"]
     assert len(commands) == 2
     for arguments in commands:
         run([*arguments, *small, *(["train.ensemble_size=2"] if "train.ensemble_size=5" in arguments else [])])
@@ -56,9 +50,10 @@ def test_commands_on_checkpoints(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small_cnn = train_runs(config)[0].place.folder / "checkpoint"
     classifier = save_resnet(tmp_path / "resnet")
-    for arguments in (arguments[1:] for arguments in COMMANDS if arguments[1] == "checkpoint"):
-        checkpoint = str(small_cnn) if arguments[1] == "show" else "resnet"
-        run([{"CHECKPOINT": checkpoint, "best.ckpt": "model.ckpt"}.get(a, a) for a in arguments])
+    for arguments in COMMANDS:
+        if arguments[0] == "checkpoint":
+            checkpoint = str(small_cnn) if arguments[1] == "show" else "resnet"
+            run([{"CHECKPOINT": checkpoint, "best.ckpt": "model.ckpt"}.get(a, a) for a in arguments])
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert load_classifier("checkpoint")(images).equal(classifier(images))
 

@@ -1,10 +1,9 @@
 """Every command of docs/data.md runs, on small files in the places that the document names."""
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
+from markdown_commands import code_blocks, read_document, sio_ray_commands
 from PIL import Image
 from published_samples import write_cifar_root, write_fashion_mnist
 from test_openood_source import CIFAR10, IMAGENET200, write
@@ -15,9 +14,7 @@ from sio_ray.datasets import SOURCES, cifar, dtd, fashion_mnist, mnist, places36
 from sio_ray.imageset import ImageSet
 from sio_ray.stages.layout import prepare_place
 
-DOC = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-(BLOCK,) = re.findall(r"```bash\n(.*?)```", DOC, re.DOTALL)
-COMMANDS = [line.split(" #")[0].strip() for line in BLOCK.splitlines()]
+DOC = read_document("docs/data.md")
 
 #: Overrides that keep what is drawn small; ImageNet's classes are those that the small files have.
 SMALL = ("prepare.images_per_ood_set=3", "prepare.num_outliers=3", "prepare.image_size_px=16")
@@ -59,10 +56,10 @@ def data(tmp_path, monkeypatch):
     write_pictures(tmp_path / "pictures")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sio_ray_commands(DOC), ids=" ".join)
 def test_a_command_of_the_document(command, data, tmp_path):
-    program, stage, preset, *overrides = shlex.split(command)
-    assert (program, stage) == ("sio-ray", "prepare")
+    stage, preset, *overrides = command
+    assert stage == "prepare"
     small = [*SMALL, *(["prepare.id_classes=[1,31,404]"] if preset == "imagenet_200" else [])]
     arguments = [preset, *overrides, *small, f"output_dir={tmp_path}"]
     with pytest.raises(SystemExit) as stop:
@@ -94,4 +91,5 @@ def test_the_document_names_every_source_every_file_and_its_place():
 
 
 def test_the_document_speaks_of_every_preset_that_trains():
-    assert set(preset_names()) - {"imagenet_256px"} <= set(re.findall(r"\b\w+\b", BLOCK))
+    (block,) = code_blocks(DOC, "bash")
+    assert set(preset_names()) - {"imagenet_256px"} <= set(re.findall(r"\b\w+\b", block))

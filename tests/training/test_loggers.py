@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import struct
 
 import pytest
+from tensorboard_files import tensorboard_values
 
 from sio_ray.errors import ConfigError
 from sio_ray.training.loggers import MLFLOW_NAME, TENSORBOARD_NAME, check_loggers, open_loggers
@@ -22,27 +22,16 @@ def log_all(name, folder):
             log(point)
 
 
-def tensorboard_values(folder):
-    from tensorboardX.proto import event_pb2
-
-    found = {}
-    for path in sorted(folder.glob("events.*")):
-        data = path.read_bytes()
-        start = 0
-        while start < len(data):  # length, its checksum, the event, its checksum
-            (length,) = struct.unpack_from("<Q", data, start)
-            event = event_pb2.Event.FromString(data[start + 12 : start + 12 + length])
-            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-            start += length + 16
-    return found
+def all_values(folder):
+    return {key: value for path in folder.iterdir() for key, value in tensorboard_values(path).items()}
 
 
 def test_tensorboard_shows_the_curve_and_a_continued_run_adds_to_it(tmp_path):
     log_all("tensorboard", tmp_path)
-    assert tensorboard_values(tmp_path / TENSORBOARD_NAME) == VALUES
+    assert all_values(tmp_path / TENSORBOARD_NAME) == VALUES
     with open_loggers(["tensorboard"], experiment="digits", run="sio", folder=tmp_path, params={}) as log:
         log({"step": 30, "loss": 2.0})
-    assert tensorboard_values(tmp_path / TENSORBOARD_NAME) == VALUES | {("loss", 30): 2.0}
+    assert all_values(tmp_path / TENSORBOARD_NAME) == VALUES | {("loss", 30): 2.0}
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own, of its file store
