@@ -31,11 +31,12 @@ from typing import Any
 import numpy as np
 
 from sio_ray.config import ClusterConfig, FitGeneratorConfig, GenerateConfig
+from sio_ray.generate.actors import DRAWING
 from sio_ray.generate.notes import DrawnShard, Seconds
-from sio_ray.generate.pool import Pool
-from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.imageset import ImageSetInfo, ShardEntry
 from sio_ray.imageset.storage import Folder
+from sio_ray.pool.pool import Pool
+from sio_ray.pool.resources import Patience, PoolSize
 
 INFO = ImageSetInfo(class_names=tuple("0123456789"), height_px=32, width_px=32, channels=3)
 BATCH, SHARD, STEPS = 32, 64, 8
@@ -93,7 +94,7 @@ class Stopwatch:
 def run_pool(job: Any, num_actors: int, threads: int) -> tuple[float, Seconds]:
     """Images per second of our pool, and where the actors' time went."""
     watch = Stopwatch()
-    pool = Pool(job.make_writer, job.adopt, PoolSize(num_actors, threads, 0), Patience(), watch)
+    pool = Pool(DRAWING, job.make_writer, PoolSize(num_actors, threads, 0), Patience(), adopt=job.adopt, on_done=watch)
     pool.run(range(job.plan.num_shards))
     return watch.shards_per_s(num_actors) * SHARD, watch.seconds
 

@@ -91,7 +91,7 @@ class Watcher(threading.Thread):
 
 
 def _is_actor(process: psutil.Process) -> bool:
-    return any("ShardActor" in part for part in process.info["cmdline"] or [process.info["name"]])
+    return any("PoolActor" in part for part in process.info["cmdline"] or [process.info["name"]])
 
 
 def main() -> None:

@@ -110,8 +110,7 @@ def _estimate(plan: Plan, info: ImageSetInfo, folder: Folder) -> Estimate:
 
 
 def _calibrated(estimate: Estimate, config: Config, job: Job) -> Estimate:
-    from sio_ray.generate.pool import calibrate_on_actor
-    from sio_ray.generate.resources import pool_size
+    from sio_ray.generate.actors import calibrate_on_actor, pool_size
 
     section, plan = config.generate, job.plan
     connect(config.cluster)

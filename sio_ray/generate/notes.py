@@ -56,6 +56,11 @@ class DrawnShard(BaseModel):
     entry: ShardEntry
     seconds: Seconds = Seconds()
 
+    @property
+    def digest(self) -> str:
+        """Of the shard's bytes."""
+        return self.entry.sha256
+
 
 def write_note(folder: Folder, drawn: DrawnShard) -> None:
     """Note that a shard is written; called after the shard itself."""

@@ -51,7 +51,7 @@ class ShardWriter:
         """What draws, such as `cpu` or the name of a GPU."""
         return self._sampler.device_name
 
-    def draw(self, shard_id: int) -> DrawnShard:
+    def do(self, shard_id: int) -> DrawnShard:
         """Draw a shard and write it whole.
 
         Raises:

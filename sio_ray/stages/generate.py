@@ -83,8 +83,9 @@ def _work(config: Config) -> dict[str, Any]:
 
 def _draw(config: Config, job: Job) -> Seconds:
     """Draw what is missing, then commit the set; returns the seconds of all actors together."""
-    from sio_ray.generate.pool import Pool
-    from sio_ray.generate.resources import Patience, pool_size
+    from sio_ray.generate.actors import DRAWING, pool_size
+    from sio_ray.pool.pool import Pool
+    from sio_ray.pool.resources import Patience
 
     section, plan = config.generate, job.plan
     connect(config.cluster)
@@ -95,14 +96,15 @@ def _draw(config: Config, job: Job) -> Seconds:
     with count_progress(f"drawing {job.folder.name}", plan.num_images, "images") as progress:
         progress.advance(sum(drawn.entry.num_images for drawn in found.noted.values()), is_new=False)
         pool = Pool(
+            DRAWING,
             job.make_writer,
-            job.adopt,
             pool_size(section),
             Patience(
                 section.max_failures_per_shard,
                 section.shard_timeout_s,
                 0 if is_ours(config.cluster) else section.max_wait_s,
             ),
+            adopt=job.adopt,
             on_done=lambda drawn: progress.advance(drawn.entry.num_images, note=f"{pool.num_open} actors"),
         )
         pool.run(found.missing, found.unnoted)

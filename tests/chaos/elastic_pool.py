@@ -15,12 +15,13 @@ import numpy as np
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
+from sio_ray.generate.actors import DRAWING
 from sio_ray.generate.plan import Plan
-from sio_ray.generate.pool import Pool
-from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.storage import Folder
+from sio_ray.pool.pool import Pool
+from sio_ray.pool.resources import Patience, PoolSize
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -65,7 +66,7 @@ def main(uri: str, result: str) -> None:
 
     folder = Folder(uri)
     adopt = partial(adopt_shard, PLAN, INFO, folder, False)
-    pool = Pool(partial(write, folder, happened), adopt, PoolSize(0, 1, 0), Patience(), on_done)
+    pool = Pool(DRAWING, partial(write, folder, happened), PoolSize(0, 1, 0), Patience(), adopt=adopt, on_done=on_done)
     pool.run(range(PLAN.num_shards))
     folder.sweep()
     entries = {drawn.entry.name: drawn.entry.sha256 for drawn in pool.done.values()}

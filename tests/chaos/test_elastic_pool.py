@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def test_nodes_that_come_and_go(tmp_path):
     (tmp_path / "at once").touch()
     writer = elastic_pool.write(Folder(str(tmp_path / "one")), tmp_path / "at once")
-    expected = {(entry := writer.draw(k).entry).name: entry.sha256 for k in range(elastic_pool.PLAN.num_shards)}
+    expected = {(entry := writer.do(k).entry).name: entry.sha256 for k in range(elastic_pool.PLAN.num_shards)}
 
     # A process of its own, as the tests' own cluster is in this one.
     command = [

@@ -10,14 +10,15 @@ from faulty_s3 import CREDENTIALS, faulty_store, no_fault, seeded
 from ray import cloudpickle
 
 from sio_ray.errors import GenerationError, ImageSetError
-from sio_ray.generate import pool as pool_module
+from sio_ray.generate.actors import DRAWING
 from sio_ray.generate.notes import delete_notes, survey
 from sio_ray.generate.plan import Plan
-from sio_ray.generate.pool import Pool
-from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSet, ImageSetInfo, Manifest, clients
 from sio_ray.imageset.storage import Folder
+from sio_ray.pool import pool as pool_module
+from sio_ray.pool.pool import Pool
+from sio_ray.pool.resources import Patience, PoolSize
 
 # Workers cannot import test modules.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -54,10 +55,11 @@ def draw(folder, grave, num_attempts=clients.NUM_ATTEMPTS):
     """Do what the stage does: draw what is missing, then commit the set; returns what was drawn now."""
     found = survey(folder, PLAN)
     pool = Pool(
+        DRAWING,
         partial(write, folder, grave, num_attempts),
-        partial(adopt_shard, PLAN, INFO, folder, False),
         PoolSize(num_actors=3, threads_per_actor=1, gpus_per_actor=0),
         Patience(),
+        adopt=partial(adopt_shard, PLAN, INFO, folder, False),
     )
     pool.run(found.missing, found.unnoted)
     assert pool.set_aside == {}
@@ -73,7 +75,7 @@ def expected(tmp_path_factory):
     """The set as one process writes it on a disk."""
     folder, grave = Folder(str(tmp_path_factory.mktemp("set"))), tmp_path_factory.mktemp("grave")
     writer = write(folder, grave, clients.NUM_ATTEMPTS)
-    entries = tuple(writer.draw(k).entry for k in range(PLAN.num_shards))
+    entries = tuple(writer.do(k).entry for k in range(PLAN.num_shards))
     return {entry.name: (entry.sha256, folder.read_bytes(entry.name)) for entry in entries}
 
 

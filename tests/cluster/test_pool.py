@@ -13,14 +13,15 @@ import pytest
 from ray import cloudpickle
 
 from sio_ray.errors import ConfigError, GenerationError, ResourceError
-from sio_ray.generate import pool as pool_module
+from sio_ray.generate.actors import DRAWING
 from sio_ray.generate.notes import NOTES_FOLDER, survey
 from sio_ray.generate.plan import Plan
-from sio_ray.generate.pool import Pool
-from sio_ray.generate.resources import Patience, PoolSize
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.storage import Folder
+from sio_ray.pool import pool as pool_module
+from sio_ray.pool.pool import Pool
+from sio_ray.pool.resources import Patience, PoolSize
 
 # Workers cannot import test modules.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -84,10 +85,11 @@ def write(folder, notes, **sampler):
 def run(folder, notes, num_actors=2, *, patience=Patience(), size=None, **sampler):  # noqa: B008 - frozen
     """Do what the stage does, on this sampler."""
     pool = Pool(
+        DRAWING,
         partial(write, folder, notes, **sampler),
-        partial(adopt_shard, PLAN, INFO, Folder(str(folder)), False),
         size or PoolSize(num_actors, threads_per_actor=1, gpus_per_actor=0),
         patience,
+        adopt=partial(adopt_shard, PLAN, INFO, Folder(str(folder)), False),
     )
     found = survey(Folder(str(folder)), PLAN)
     pool.run(found.missing, found.unnoted)
@@ -125,6 +127,23 @@ def test_actors_that_die_cost_nothing(tmp_path, notes, undisturbed):
     assert not list((tmp_path / "set").glob("*.partial"))
 
 
+def test_actors_that_rays_guard_of_memory_ends_cost_nothing(tmp_path, notes, undisturbed, monkeypatch):
+    # It ends them in the same way; only the error is another.
+    get = pool_module.ray.get
+
+    def guarded(ref):
+        try:
+            return get(ref)
+        except pool_module.ray.exceptions.RayActorError:
+            raise pool_module.ray.exceptions.OutOfMemoryError("1 worker(s) were killed") from None
+
+    monkeypatch.setattr(pool_module.ray, "get", guarded)
+    pool = run(tmp_path / "set", notes, die_on=seeds_of(0, 3) + seeds_of(4, 1))
+    assert pool.set_aside == {}
+    assert len(list(notes.glob("first-*"))) == 2
+    assert digests(tmp_path / "set") == undisturbed
+
+
 def test_a_shard_that_keeps_failing_is_set_aside_and_retried_alone(tmp_path, notes, undisturbed):
     pool = run(tmp_path / "set", notes, fail_on=seeds_of(4, 0))
     assert pool.set_aside == {4: "this seed gives no picture"}
@@ -153,7 +172,7 @@ def test_the_shard_of_a_straggler_goes_to_a_second_actor_and_the_first_whole_one
 
 
 def test_an_actor_that_hangs_is_replaced_and_its_shard_set_aside_in_the_end(tmp_path, notes):
-    patience = Patience(max_failures_per_shard=2, shard_timeout_s=3)
+    patience = Patience(max_failures_per_unit=2, unit_timeout_s=3)
     pool = run(tmp_path / "set", notes, num_actors=1, patience=patience, always_hang_on=seeds_of(6, 0))
     assert pool.set_aside == {6: "took longer than generate.shard_timeout_s=3"}
     assert len(digests(tmp_path / "set")) == 6
@@ -191,8 +210,8 @@ def test_nothing_can_be_written_ends_the_run_after_a_while(tmp_path, notes, monk
     monkeypatch.setattr(pool_module, "_MAX_TROUBLE_IN_A_ROW", 4)
     (tmp_path / "set").write_text("a file, where a folder should be")
     pool = Pool(
+        DRAWING,
         partial(write, tmp_path / "set", notes),
-        partial(adopt_shard, PLAN, INFO, Folder(str(tmp_path / "set")), False),
         PoolSize(2, threads_per_actor=1, gpus_per_actor=0),
         Patience(),
     )

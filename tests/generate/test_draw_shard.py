@@ -29,7 +29,7 @@ def adopt(folder, info, shard_id, *, plan=PLAN, is_curated=False):
 
 def test_a_shard_holds_what_its_plan_says_and_surplus_pictures_are_dropped(info, tmp_path):
     folder, sampler = Folder(str(tmp_path)), NoiseSampler(info)
-    drawn = ShardWriter(sampler, PLAN, info, folder).draw(0)
+    drawn = ShardWriter(sampler, PLAN, info, folder).do(0)
     assert sampler.batch_sizes == [4, 4]
     images, labels, image_ids = decode_shard(folder.read_bytes(drawn.entry.name), info, drawn.entry.name)
     np.testing.assert_array_equal(image_ids, PLAN.places(0))
@@ -48,7 +48,7 @@ def test_a_shard_drawn_twice_with_a_real_sampler_is_the_same_bytes(generator_fol
     for name in ("one", "two"):
         generator, config = find_generator(str(generator_folder)), GenerateConfig(num_inference_steps=3)
         sampler = open_sampler(generator, config, info, "cpu")
-        entries.append(ShardWriter(sampler, PLAN, info, Folder(str(tmp_path / name))).draw(1).entry)
+        entries.append(ShardWriter(sampler, PLAN, info, Folder(str(tmp_path / name))).do(1).entry)
     assert entries[0] == entries[1]
     assert (tmp_path / "one" / entries[0].name).read_bytes() == (tmp_path / "two" / entries[0].name).read_bytes()
 
@@ -65,21 +65,21 @@ def test_two_threads_draw_two_shards_and_never_enter_the_sampler_together(info, 
             return pictures
 
     writer = ShardWriter(Guarded(info), PLAN, info, Folder(str(tmp_path / "both")))
-    threads = [threading.Thread(target=writer.draw, args=(shard_id,)) for shard_id in (0, 1)]
+    threads = [threading.Thread(target=writer.do, args=(shard_id,)) for shard_id in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     alone = ShardWriter(NoiseSampler(info), PLAN, info, Folder(str(tmp_path / "alone")))
     for shard_id in (0, 1):
-        name = alone.draw(shard_id).entry.name
+        name = alone.do(shard_id).entry.name
         assert (tmp_path / "both" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
 def test_pictures_of_another_shape_are_refused_and_nothing_is_written(info, tmp_path):
     wide = ImageSetInfo(class_names=("a", "b", "c"), height_px=8, width_px=16, channels=3)
     with pytest.raises(GenerationError) as error:
-        ShardWriter(NoiseSampler(info), PLAN, wide, Folder(str(tmp_path))).draw(1)
+        ShardWriter(NoiseSampler(info), PLAN, wide, Folder(str(tmp_path))).do(1)
     assert str(error.value) == (
         "shard 1: the sampler gave uint8 pictures of shape (4, 1, 8, 8), the set has uint8 (4, 3, 8, 16); "
         "use a generator that fits the set."
@@ -95,7 +95,7 @@ def test_a_batch_that_does_not_fit_says_which_one_does(info, tmp_path):
             return super().sample(labels, seeds)
 
     with pytest.raises(ConfigError) as error:
-        ShardWriter(Small(info), PLAN, info, Folder(str(tmp_path))).draw(0)
+        ShardWriter(Small(info), PLAN, info, Folder(str(tmp_path))).do(0)
     assert str(error.value) == (
         "generate.sampler_batch_size must be small enough for noise, got 4; 2 fits: set "
         "generate.sampler_batch_size=2 (the bytes depend on it, so it is not changed for you)."
@@ -109,7 +109,7 @@ def test_notes_stand_for_shards_as_long_as_these_are_there(info, tmp_path):
     folder = Folder(str(tmp_path))
     assert survey(folder, PLAN) == Survey({}, unnoted=[], missing=[0, 1])
     writer = ShardWriter(NoiseSampler(info), PLAN, info, folder)
-    drawn = [writer.draw(shard_id) for shard_id in (0, 1)]
+    drawn = [writer.do(shard_id) for shard_id in (0, 1)]
     assert survey(folder, PLAN) == Survey({0: drawn[0], 1: drawn[1]}, unnoted=[], missing=[])
     (tmp_path / drawn[0].entry.name).write_bytes(b"cut short")
     assert survey(folder, PLAN) == Survey({1: drawn[1]}, unnoted=[0], missing=[])
@@ -121,7 +121,7 @@ def test_notes_stand_for_shards_as_long_as_these_are_there(info, tmp_path):
 
 def test_a_shard_without_a_note_is_adopted_and_noted(info, tmp_path):
     folder = Folder(str(tmp_path))
-    drawn = ShardWriter(NoiseSampler(info), PLAN, info, folder).draw(1)
+    drawn = ShardWriter(NoiseSampler(info), PLAN, info, folder).do(1)
     delete_notes(folder)
     adopted = adopt(folder, info, 1)
     assert adopted.entry == drawn.entry.model_copy(update={"device": ""})
@@ -137,7 +137,7 @@ def test_a_shard_without_a_note_is_adopted_and_noted(info, tmp_path):
 )
 def test_a_shard_with_other_images_is_not_adopted(info, tmp_path, other):
     folder = Folder(str(tmp_path))
-    name = ShardWriter(NoiseSampler(info), other, info, folder).draw(1).entry.name
+    name = ShardWriter(NoiseSampler(info), other, info, folder).do(1).entry.name
     assert name == PLAN.shard_name(1)
     assert len(other.places(1)) == len(PLAN.places(1))
     with pytest.raises(GenerationError) as error:
@@ -147,7 +147,7 @@ def test_a_shard_with_other_images_is_not_adopted(info, tmp_path, other):
 
 def test_a_broken_shard_is_not_adopted(info, tmp_path):
     folder = Folder(str(tmp_path))
-    name = ShardWriter(NoiseSampler(info), PLAN, info, folder).draw(0).entry.name
+    name = ShardWriter(NoiseSampler(info), PLAN, info, folder).do(0).entry.name
     folder.write_bytes(name, folder.read_bytes(name)[:-100])
     with pytest.raises(ImageSetError, match=f"{name} is corrupt"):
         adopt(folder, info, 0)
@@ -170,7 +170,7 @@ class KeepsBySeed:
 
 def test_rejected_pictures_are_replaced_by_further_ones_of_the_same_class_and_recorded(info, tmp_path):
     folder, sampler = Folder(str(tmp_path)), NoiseSampler(info)
-    drawn = ShardWriter(sampler, PLAN, info, folder, KeepsBySeed(100)).draw(0)
+    drawn = ShardWriter(sampler, PLAN, info, folder, KeepsBySeed(100)).do(0)
     data = folder.read_bytes(drawn.entry.name)
     images, labels, image_ids = decode_shard(data, info, "it")
 
@@ -197,7 +197,7 @@ def test_rejected_pictures_are_replaced_by_further_ones_of_the_same_class_and_re
 
 def test_a_place_for_which_nothing_is_kept_fails_its_shard(info, tmp_path):
     with pytest.raises(GenerationError) as error:
-        ShardWriter(NoiseSampler(info), PLAN, info, Folder(str(tmp_path)), KeepsBySeed(0)).draw(1)
+        ShardWriter(NoiseSampler(info), PLAN, info, Folder(str(tmp_path)), KeepsBySeed(0)).do(1)
     assert str(error.value) == (
         "shard 1: the curation rule rejected 30 pictures in a row for 4 places of class a, b, c; widen the range from "
         "generate.curation.min_confidence to max_confidence, or use a better generator or classifier."

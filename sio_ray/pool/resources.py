@@ -7,8 +7,30 @@ from typing import Any
 
 import ray
 
-from sio_ray.config import GenerateConfig
-from sio_ray.errors import ResourceError
+from sio_ray.errors import ResourceError, SioRayError
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a pool works on, as its messages name it, and how it fails.
+
+    Attributes:
+        stage: who asks for actors.
+        doing: the work, as in "drawing again".
+        cpus_field: of the config; says how many cores each actor has.
+        gpus_field: likewise, GPUs.
+        timeout_field: likewise, how long a unit may take.
+        error: for work that cannot go on.
+        fatal: errors of the setting, not of a unit: they would come again on every actor, so they end the work.
+    """
+
+    stage: str
+    doing: str
+    cpus_field: str
+    gpus_field: str
+    timeout_field: str
+    error: type[SioRayError]
+    fatal: tuple[type[SioRayError], ...]
 
 
 @dataclass(frozen=True)
@@ -50,13 +72,13 @@ class PoolSize:
         gpus = f" and {self.gpus_per_actor:g} GPUs" if self.gpus_per_actor else ""
         return f"{self.threads_per_actor} CPUs{gpus}{f' ({self.accelerator_type})' if self.accelerator_type else ''}"
 
-    def no_place(self) -> ResourceError:
+    def no_place(self, work: Work) -> ResourceError:
         """The error for a cluster that holds no such actor."""
         have = ray.cluster_resources()
         return ResourceError(
-            f"generate needs {self.describe()} for one actor, no node of this Ray cluster has that (in all it has "
-            f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs); lower generate.threads_per_actor or "
-            "generate.gpus_per_actor, or connect to a larger cluster by cluster.address. Finished shards are kept."
+            f"{work.stage} needs {self.describe()} for one actor, no node of this Ray cluster has that (in all it has "
+            f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs); lower {work.cpus_field} or "
+            f"{work.gpus_field}, or connect to a larger cluster by cluster.address. Finished shards are kept."
         )
 
     def options(self) -> dict[str, Any]:
@@ -65,21 +87,16 @@ class PoolSize:
         return {"num_cpus": self.threads_per_actor, "num_gpus": self.gpus_per_actor, **kind}
 
 
-def pool_size(section: GenerateConfig) -> PoolSize:
-    """What a config asks for."""
-    return PoolSize(section.num_actors, section.threads_per_actor, section.gpus_per_actor, section.accelerator_type)
-
-
 @dataclass(frozen=True)
 class Patience:
     """How much trouble the pool bears.
 
     Attributes:
-        max_failures_per_shard: then a shard is set aside.
-        shard_timeout_s: an actor that needs longer for a shard is replaced.
+        max_failures_per_unit: then a unit is set aside.
+        unit_timeout_s: an actor that needs longer for a unit is replaced.
         max_wait_s: how long no actor may find a place in the cluster.
     """
 
-    max_failures_per_shard: int = 3
-    shard_timeout_s: float = 3600.0
+    max_failures_per_unit: int = 3
+    unit_timeout_s: float = 3600.0
     max_wait_s: float = 1800.0

@@ -1,0 +1,1 @@
+"""A pool of Ray actors that does units of work, each exactly once, whatever dies on the way."""
