@@ -27,7 +27,7 @@ DECISIVE_FIELDS: dict[str, tuple[str, ...]] = {
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
     "imagenet": ("root", "id_classes", "near_ood_classes", "outliers", *_PIXELS, *_DRAWN, *_SHARES),
-    "openood": ("root", "benchmark", "id_classes", *_SETS, *_PIXELS, "num_outliers", "seed"),
+    "openood": ("root", "benchmark", "id_classes", *_SETS, "shifted_sets", *_PIXELS, "num_outliers", "seed"),
     "image_folder": ("root", "test_fraction", "outliers", *_PIXELS, *_DRAWN, *_SHARES),
 }
 
@@ -53,6 +53,8 @@ class PrepareConfig(Section):
         near_ood_classes: classes of the same sources held out as near-OOD; the source's own choice if not given.
         near_ood_sets: near-OOD sets of `cifar10`, `cifar100` and `openood`; the source's own choice if not given.
         far_ood_sets: their far-OOD sets, likewise.
+        shifted_sets: ID test sets under a covariate shift that `openood` shall give (`cifar10c`, `imagenet_v2`,
+            `imagenet_c`, `imagenet_r`, `imagenet_es`), for `evaluate.full_spectrum`.
         outliers: the outlier-exposure set: `drawn` textures, or the `source`'s own: Tiny ImageNet's training pictures
             for `cifar10` and `cifar100`, the benchmark's list for `openood`, the folder `outliers` for `imagenet` and
             `image_folder`.
@@ -75,6 +77,7 @@ class PrepareConfig(Section):
     near_ood_classes: tuple[int, ...] | None = None
     near_ood_sets: tuple[str, ...] | None = Field(None, min_length=1)
     far_ood_sets: tuple[str, ...] | None = Field(None, min_length=1)
+    shifted_sets: tuple[str, ...] = ()
     outliers: Literal["drawn", "source"] = "drawn"
     val_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra={"remedy": "give a share, not a percentage"})
     test_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra={"remedy": "give a share, not a percentage"})
@@ -95,7 +98,7 @@ class PrepareConfig(Section):
             raise ConfigError(
                 "prepare.near_ood_classes", "disjoint from id_classes", both, "keep each class on one side"
             )
-        for field in ("id_classes", "near_ood_classes", "near_ood_sets", "far_ood_sets"):
+        for field in ("id_classes", "near_ood_classes", "near_ood_sets", "far_ood_sets", "shifted_sets"):
             values = getattr(self, field) or ()
             if len(set(values)) != len(values):
                 raise ConfigError(f"prepare.{field}", "without repeats", values, "name each once")

@@ -59,4 +59,4 @@ def check_names(field: str, names: Sequence[str], known: Sequence[str]) -> None:
     """
     unknown = tuple(name for name in names if name not in known)
     if unknown:
-        raise ConfigError(f"prepare.{field}", f"among {', '.join(known)}", unknown, "choose from these")
+        raise ConfigError(f"prepare.{field}", f"among {', '.join(known) or 'none'}", unknown, "choose from these")

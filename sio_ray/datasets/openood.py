@@ -27,6 +27,7 @@ class Benchmark:
         far: far-OOD sets, for test.
         val_ood: the OOD set that choices are made on; it stands with the near ones.
         outliers: the list for outlier exposure, if there is one.
+        shifted: ID test sets under a covariate shift, for the full spectrum.
     """
 
     pictures: str
@@ -34,17 +35,19 @@ class Benchmark:
     far: tuple[str, ...]
     val_ood: str
     outliers: str | None
+    shifted: tuple[str, ...] = ()
 
 
 _CIFAR_FAR = ("mnist", "svhn", "texture", "places365")
 _IMAGENET_NEAR, _IMAGENET_FAR = ("ssb_hard", "ninco"), ("inaturalist", "textures", "openimage_o")
+_SHIFTED = ("imagenet_v2", "imagenet_c", "imagenet_r")
 
 #: As OpenOOD's `evaluation_api/datasets.py` has them; outliers as its `configs/datasets/*/*_oe.yml`.
 BENCHMARKS = {
-    "cifar10": Benchmark(_CLASSIC, ("cifar100", "tin"), _CIFAR_FAR, "tin", "train_tin597"),
+    "cifar10": Benchmark(_CLASSIC, ("cifar100", "tin"), _CIFAR_FAR, "tin", "train_tin597", ("cifar10c",)),
     "cifar100": Benchmark(_CLASSIC, ("cifar10", "tin"), _CIFAR_FAR, "tin", "train_tin597"),
-    "imagenet200": Benchmark(_LARGE, _IMAGENET_NEAR, _IMAGENET_FAR, "openimage_o", "train_imagenet800"),
-    "imagenet": Benchmark(_LARGE, _IMAGENET_NEAR, _IMAGENET_FAR, "openimage_o", None),
+    "imagenet200": Benchmark(_LARGE, _IMAGENET_NEAR, _IMAGENET_FAR, "openimage_o", "train_imagenet800", _SHIFTED),
+    "imagenet": Benchmark(_LARGE, _IMAGENET_NEAR, _IMAGENET_FAR, "openimage_o", None, (*_SHIFTED, "imagenet_es")),
 }
 
 
@@ -55,8 +58,8 @@ def load_openood(config: PrepareConfig) -> SourceCollection:
     ImageNet class where that is known: in `imagenet`, and in `imagenet200` if `id_classes` gives it for each label.
 
     Args:
-        config: `root`, `benchmark`, `near_ood_sets`, `far_ood_sets`, `outliers`, `id_classes`, `image_size_px`,
-            `channels`, `num_outliers` and the seed are used.
+        config: `root`, `benchmark`, `near_ood_sets`, `far_ood_sets`, `shifted_sets`, `outliers`, `id_classes`,
+            `image_size_px`, `channels`, `num_outliers` and the seed are used.
 
     Raises:
         ConfigError: no set of that name in the benchmark, or classes that are not those of the lists.
@@ -68,17 +71,20 @@ def load_openood(config: PrepareConfig) -> SourceCollection:
     near, far = config.near_ood_sets or benchmark.near, config.far_ood_sets or benchmark.far
     check_names("near_ood_sets", near, benchmark.near)
     check_names("far_ood_sets", far, benchmark.far)
+    check_names("shifted_sets", config.shifted_sets, benchmark.shifted)
     if config.outliers == "source" and benchmark.outliers is None:
         raise ConfigError(
             "prepare.outliers", f"drawn for benchmark {config.benchmark}", "source", "OpenOOD has no outliers for it"
         )
     lists = _Lists(config, benchmark)
-    id_sets = {part: lists.read(f"{part}_{config.benchmark}") for part in ("train", "val", "test")}
+    id_lists = {part: f"{part}_{config.benchmark}" for part in ("train", "val", "test")}
+    id_lists |= {name: f"test_{name}" for name in config.shifted_sets}
+    id_sets = {part: lists.read(name) for part, name in id_lists.items()}
     names = _class_names(id_sets["train"], config)
     for part, picture_set in id_sets.items():
         if picture_set.labels.min() < 0 or picture_set.labels.max() >= len(names):
             raise ImageSetError(
-                f"image list {lists.path(f'{part}_{config.benchmark}')} must have labels in [0, {len(names)}), got "
+                f"image list {lists.path(id_lists[part])} must have labels in [0, {len(names)}), got "
                 f"{picture_set.labels.min()}..{picture_set.labels.max()}; fetch OpenOOD's lists again."
             )
     shape = (config.num_outliers, config.image_size_px, config.image_size_px, config.channels, config.seed)
@@ -96,6 +102,7 @@ def load_openood(config: PrepareConfig) -> SourceCollection:
         far_test={name: lists.read_ood(f"test_{name}") for name in far},
         outliers=outliers,
         mixing=draw_mixing(*shape),
+        shifted={name: id_sets[name] for name in config.shifted_sets},
     )
 
 

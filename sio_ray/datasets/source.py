@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -139,6 +139,7 @@ class SourceCollection:
         far_test: far-OOD sets by name, read once.
         outliers: pictures for outlier exposure; they share no source with any OOD set.
         mixing: pictures that PixMix mixes in; they share no source with any OOD set.
+        shifted: ID test pictures under a covariate shift, by name; read once.
     """
 
     class_names: tuple[str, ...]
@@ -151,10 +152,12 @@ class SourceCollection:
     far_test: dict[str, PictureSet]
     outliers: PictureSet
     mixing: PictureSet
+    shifted: dict[str, PictureSet] = field(default_factory=dict)
 
     def sets(self) -> list[tuple[str, PictureSet]]:
         """Every set with its folder relative to the benchmark's, such as `far_ood/test/letters`."""
         pairs = [("id/train", self.train), ("id/val", self.val), ("id/test", self.test)]
+        pairs += [(f"id_shifted/{name}", picture_set) for name, picture_set in self.shifted.items()]
         pairs += [(f"near_ood/val/{name}", picture_set) for name, picture_set in self.near_val.items()]
         pairs += [(f"near_ood/test/{name}", picture_set) for name, picture_set in self.near_test.items()]
         pairs += [(f"far_ood/val/{name}", picture_set) for name, picture_set in self.far_val.items()]

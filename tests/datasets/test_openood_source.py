@@ -84,6 +84,18 @@ def test_sets_may_be_left_out_and_are_then_not_looked_for(root):
     assert [*collection.near_test, *collection.far_test] == ["cifar100", "texture"]
 
 
+def test_shifted_sets_are_those_that_were_asked_for_and_have_labels(root):
+    assert not any(name.startswith("id_shifted") for name, _ in load(root).sets())
+    write(root, "cifar10", {"test_cifar10c": ["cifar10c/blur/1.png 1", "cifar10c/blur/2.png 0"]})
+    shifted = dict(load(root, shifted_sets=("cifar10c",)).sets())["id_shifted/cifar10c"]
+    assert shifted.labels.tolist() == [1, 0]
+    with pytest.raises(ConfigError, match=r"^prepare\.shifted_sets must be among cifar10c, got \('fog',\); choose"):
+        load(root, shifted_sets=("fog",))
+    write(root, "cifar10", {"test_cifar10c": ["cifar10c/blur/1.png 9"]})
+    with pytest.raises(ImageSetError, match=r"test_cifar10c.txt must have labels in \[0, 2\), got 9\.\.9; fetch"):
+        load(root, shifted_sets=("cifar10c",))
+
+
 def test_outliers_are_those_of_the_list(root):
     assert lines_of(load(root, outliers="source").outliers) == CIFAR10["train_tin597"]
 
