@@ -14,8 +14,10 @@ from rich.markup import escape
 
 from sio_ray import __version__
 from sio_ray.commands.checkpoint import app as checkpoint_app
+from sio_ray.commands.detectors import detectors
 from sio_ray.commands.images import app as images_app
 from sio_ray.commands.quality import quality
+from sio_ray.commands.report import report
 from sio_ray.config import Config, load_config, preset_names, to_yaml
 from sio_ray.errors import SioRayError
 from sio_ray.progress import console
@@ -158,11 +160,7 @@ def tune(config: ConfigArgument, overrides: Overrides = None, json: Json = False
     _run(config, overrides, json, ["tune"])
 
 
-@app.command(epilog="Example:  sio-ray report digits report.detector=knn")
-def report(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
-    """Write the HTML report of a run that has been evaluated."""
-    loaded = _run(config, overrides, json, ["report"])
-    _print_report_path(loaded)
+app.command(epilog="Example:  sio-ray report digits report.detector=knn --csv --latex")(report)
 
 
 @app.command(epilog="Example:  sio-ray run digits output_dir=/tmp/runs")
@@ -177,6 +175,9 @@ def run(config: ConfigArgument, overrides: Overrides = None, json: Json = False,
 def demo(overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
     """Run the whole method on scikit-learn's digits, in minutes on two cores."""
     run("digits", overrides, json, debug)
+
+
+app.command(epilog="Example:  sio-ray detectors knn")(detectors)
 
 
 app.command(epilog="Example:  sio-ray quality SET --reference id/val --train id/train")(quality)

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+from typing import Any
 
 from sio_ray.config import ClusterConfig
 from sio_ray.errors import ResourceError, SioRayError
@@ -119,3 +120,16 @@ def our_cause(error: BaseException | None) -> SioRayError | None:
         # Ray Train keeps what a worker raised under a name of its own.
         error = getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error.__cause__
     return error
+
+
+def value_of(reference: Any) -> Any:
+    """What a task returned; an error of ours as it was raised there, without Ray's traceback in its message."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        ours = our_cause(error)
+        if ours is None:
+            raise
+        raise ours from error

@@ -15,7 +15,6 @@ import pandas as pd
 import ray.tune
 import torch
 from rich.table import Table
-from torch import Tensor
 
 from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.classifier.trainee import build_trainee
@@ -25,9 +24,9 @@ from sio_ray.errors import TrainingError
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pixel_counts import statistics_of
 from sio_ray.imageset.storage import Folder
-from sio_ray.ood.detectors import build_detectors
+from sio_ray.ood.detectors.reading import choose_detectors, probes_of, probes_of_train
 from sio_ray.ood.extract import extract, last_layer_of
-from sio_ray.ood.protocol import evaluate_checkpoint
+from sio_ray.ood.protocol import EvaluationSets, evaluate_detector
 from sio_ray.progress import console, watch_runs
 from sio_ray.space import check_space, read_space, sample_trials
 from sio_ray.stages.layout import Place, place_for, prepare_place, synthetic_identity, training_recipe
@@ -36,7 +35,7 @@ from sio_ray.stages.record import Outcome, remove_folder, run_once
 from sio_ray.stages.train import architecture_for
 from sio_ray.stages.training_sets import open_training_sets, pool_sizes
 from sio_ray.training.feeds import open_feed, share_sources
-from sio_ray.training.loop import Point, train
+from sio_ray.training.loop import SilentReporter, train
 from sio_ray.training.shared_sets import fetch, pixel_counts_of, share
 from sio_ray.training.side_by_side import side_by_side
 
@@ -166,23 +165,6 @@ def _trial_name(index: int) -> str:
     return f"trial-{index:04d}.json"
 
 
-class _Silent:
-    """A reporter for trials, which are short: nothing is kept but the end."""
-
-    def resume(self) -> None:
-        """Trials start from the beginning."""
-
-    def average(self, values: Tensor) -> Tensor:
-        """A trial has one worker."""
-        return values
-
-    def progress(self, step: int) -> None:
-        """Nobody watches single steps of a trial."""
-
-    def report(self, step: int, points: list[Point], state: Any) -> None:
-        """The end is what counts."""
-
-
 def _trial(
     params: dict[str, Any],
     base: dict[str, Any],
@@ -217,7 +199,9 @@ def _trial(
             pool_size=pool_sizes(section, data["num_real"], count),
         )
         trainee = build_trainee(section, architecture, feed, val, arm=arm, seed=seed, device=device)
-        curve = train(trainee, num_steps=section.num_steps, report_every_steps=section.num_steps, reporter=_Silent())
+        curve = train(
+            trainee, num_steps=section.num_steps, report_every_steps=section.num_steps, reporter=SilentReporter()
+        )
         feed.close()
         auroc = _val_auroc(trainee.classifier.eval(), data, config)
         scores.append({**auroc, "val_accuracy": curve[-1]["val_accuracy"]})
@@ -231,20 +215,22 @@ def _trial(
 
 def _val_auroc(classifier: Any, data: dict[str, Any], config: Config) -> dict[str, float]:
     """Mean near- and far-OOD AUROC over the tuning detectors, ID validation against OOD validation."""
-    last_layer = last_layer_of(classifier)
-    detectors = build_detectors(config.tune.detectors, field="tune.detectors", has_last_layer=last_layer is not None)
-    needs = frozenset[str]().union(*(detector.needs for detector in detectors))
+    detectors = choose_detectors(config.tune.detectors, None, classifier, field="tune.detectors")
     of = partial(extract, classifier, batch_size=config.evaluate.batch_size)
-    ood = {tuple(name.split("/", 1)): fetch(ref) for name, ref in data["ood"].items()}
-    evaluation = evaluate_checkpoint(
-        of(fetch(data["sources"]["real"]), needs=needs - {"perturbed_logits"}, where="id/train"),
-        of(fetch(data["sources"]["val"]), needs=needs, where="id/val"),
-        {(group, name): of(arrays, needs=needs, where=f"{group}/{name}") for (group, name), arrays in ood.items()},
-        last_layer,
-        detectors,
+    train_outputs = of(fetch(data["sources"]["real"]), probes=probes_of_train(detectors), where="id/train")
+    probes = [probe.fitted(train_outputs) for probe in probes_of(detectors)]
+    val_outputs = of(fetch(data["sources"]["val"]), probes=probes, where="id/val")
+    sets = EvaluationSets(
+        train=train_outputs,
+        val=val_outputs,
+        test=val_outputs,
+        ood={tuple(key.split("/", 1)): of(fetch(ref), probes=probes, where=key) for key, ref in data["ood"].items()},
+        last_layer=last_layer_of(classifier),
     )
-    per_set = evaluation.metrics.groupby(["detector", "group"])["auroc"].mean().groupby("group").mean()
-    return {f"{group}_auroc": float(per_set.get(group, float("nan"))) for group in ("near", "far")}
+    # Options are not swept here: the validation sets that would choose them are those that judge.
+    metrics = pd.concat([evaluate_detector(detector, sets, sweep=False).metrics for detector in detectors])
+    per_group = metrics.groupby("group")["auroc"].mean()
+    return {f"{group}_auroc": float(per_group.get(group, float("nan"))) for group in ("near", "far")}
 
 
 def _print_trials(outcome: Outcome) -> None:

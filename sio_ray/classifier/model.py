@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from sio_ray.classifier.networks import Head, build_head, build_network
+from sio_ray.classifier.networks import Head, Network, build_head, build_network
 from sio_ray.classifier.pretrained import load_pretrained
 from sio_ray.errors import BatchError, EvaluationError
 
@@ -91,6 +91,26 @@ class Classifier(nn.Module):
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """What each stage of the network gives, first to last, (B, C, H, W) each, of (B, C, H, W) in [0, 1]."""
         return self.network.feature_maps(self._normalised(images))
+
+    @property
+    def resumable(self) -> bool:
+        """Whether maps are all that the next stage reads; a transformer's lack the class token."""
+        return type(self.network).feature_maps is Network.feature_maps
+
+    def features_from(self, maps: Tensor, num_left: int) -> Tensor:
+        """What the last layer reads, (B, num_features), of the maps of a stage that `num_left` stages follow.
+
+        Raises:
+            EvaluationError: the network is not `resumable`.
+        """
+        if not self.resumable:
+            raise EvaluationError(
+                f"features of {self.architecture.network} cannot be made of its feature maps; give it pictures."
+            )
+        stages = self.network.stages()
+        for stage in stages[len(stages) - num_left :]:
+            maps = stage(maps)
+        return self.network.pool(maps)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits, (B, num_classes), of (B, num_features)."""

@@ -1,5 +1,6 @@
 """Typed, validated config of every stage: YAML in, errors that name the field, the rule and the remedy."""
 
+from sio_ray.config.evaluate_section import EvaluateConfig
 from sio_ray.config.generator_sections import CurationConfig, FitGeneratorConfig, GenerateConfig
 from sio_ray.config.loading import (
     build_config,
@@ -15,7 +16,6 @@ from sio_ray.config.sections import (
     STAGES,
     ClusterConfig,
     Config,
-    EvaluateConfig,
     ReportConfig,
     TuneConfig,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from sio_ray.config.evaluate_section import EvaluateConfig
 from sio_ray.config.generator_sections import FitGeneratorConfig, GenerateConfig
 from sio_ray.config.prepare_section import PrepareConfig
 from sio_ray.config.section import Section, resource
@@ -13,22 +14,6 @@ from sio_ray.config.train_section import TrainConfig
 
 #: Every stage, in the order data flows. Each has a section of the config of the same name, with `_` for `-`.
 STAGES = ("prepare", "fit-generator", "generate", "train", "evaluate", "tune", "report")
-
-
-class EvaluateConfig(Section):
-    """Which OOD scores are computed.
-
-    Attributes:
-        detectors: names of detectors, keys of `sio_ray.ood.detectors.DETECTORS`.
-        batch_size: images per forward pass.
-        cpus_per_task: CPU cores, and threads, of each task.
-        gpus_per_task: GPUs (or a fraction of one) of each task; 0 runs on CPUs.
-    """
-
-    detectors: tuple[str, ...] = Field(("msp", "max_logit", "energy", "knn", "odin", "vim"), min_length=1)
-    batch_size: int = resource(256, ge=1)
-    cpus_per_task: int = resource(1, ge=1)
-    gpus_per_task: float = resource(0, ge=0, le=1)
 
 
 class TuneConfig(Section):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -18,7 +19,7 @@ class NetworkOutputs:
         logits: (N, C) float32, before any softmax.
         labels: (N,) int64, in [0, C), or -1 where the set is OOD.
         image_ids: (N,) int64, of the image set.
-        perturbed_logits: (N, C) float32, logits of the input after ODIN's perturbation; None where not asked for.
+        probes: name of a probe to what it read, (N, ...) float32; empty where no detector needs one.
 
     Raises:
         EvaluationError: the tensors do not have the shapes above, or N is 0.
@@ -28,28 +29,37 @@ class NetworkOutputs:
     logits: Tensor
     labels: Tensor
     image_ids: Tensor
-    perturbed_logits: Tensor | None = None
+    probes: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         num_images = len(self.image_ids)
         if num_images == 0:
             raise EvaluationError("NetworkOutputs must hold at least one image, got 0; check the image set.")
-        dims = {"features": 2, "logits": 2, "labels": 1, "image_ids": 1, "perturbed_logits": 2}
-        for name, dim in dims.items():
-            tensor: Tensor | None = getattr(self, name)
-            if tensor is not None and (tensor.ndim != dim or len(tensor) != num_images):
+        dims = {"features": 2, "logits": 2, "labels": 1, "image_ids": 1}
+        tensors = {name: getattr(self, name) for name in dims}
+        for name, tensor in {**tensors, **{f"probes[{key!r}]": value for key, value in self.probes.items()}}.items():
+            dim = dims.get(name, tensor.ndim)
+            if tensor.ndim != dim or len(tensor) != num_images:
                 raise EvaluationError(
                     f"NetworkOutputs.{name} must have {dim} dimension(s) and {num_images} rows, one per image_id, "
                     f"got shape {tuple(tensor.shape)}; extract the outputs of the whole set again."
                 )
-        if self.perturbed_logits is not None and self.perturbed_logits.shape != self.logits.shape:
-            raise EvaluationError(
-                f"NetworkOutputs.perturbed_logits must have the shape of logits, {tuple(self.logits.shape)}, "
-                f"got {tuple(self.perturbed_logits.shape)}; extract both with the same network."
-            )
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def probe(self, name: str, *, detector: str) -> Tensor:
+        """What a probe read.
+
+        Raises:
+            EvaluationError: it was not extracted.
+        """
+        if name not in self.probes:
+            raise EvaluationError(
+                f"NetworkOutputs.probes must hold {name!r} for detector {detector}, got {sorted(self.probes)}; "
+                f"extract the outputs with {detector} among the detectors."
+            )
+        return self.probes[name]
 
 
 @dataclass(frozen=True, eq=False)

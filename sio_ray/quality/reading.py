@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -97,14 +97,12 @@ def read_set(
         if start == count:
             break
         shard = image_set.read_shard(entry).first(count - start)
-        # Arrow's arrays are read-only, which torch refuses to share.
-        shard = replace(shard, labels=shard.labels.copy(), image_ids=shard.image_ids.copy())
         rows = slice(start, start + len(shard))
-        labels[rows] = torch.from_numpy(shard.labels)
+        labels[rows] = torch.tensor(shard.labels)  # a copy, as Arrow's arrays are read-only
         here = slice(*np.searchsorted(kept, [rows.start, rows.stop]))
         images[here] = shard.images[kept[here] - start]
         if classifier is not None and outputs is not None:
-            of_shard = extract(classifier, shard, batch_size=_BATCH_SIZE, needs=frozenset(), where=str(image_set))
+            of_shard = extract(classifier, shard, batch_size=_BATCH_SIZE, probes=(), where=str(image_set))
             outputs.features[rows] = of_shard.features
             outputs.predicted[rows] = of_shard.logits.argmax(1)
             probabilities = of_shard.logits.softmax(1)

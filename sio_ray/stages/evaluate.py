@@ -1,43 +1,44 @@
-"""Stage `evaluate`: every checkpoint scored by every detector, in Ray tasks, and the synthetic set measured."""
+"""Stage `evaluate`: every network runs once over every image set, and every detector reads what it said."""
 
 from __future__ import annotations
 
-import io
-import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from sio_ray.cluster import check_resources, connect, limit_threads
+from sio_ray.cluster import check_resources, connect, limit_threads, value_of
 from sio_ray.config import Config, EvaluateConfig
-from sio_ray.errors import CheckpointError, EvaluationError, SioRayError
+from sio_ray.errors import EvaluationError
+from sio_ray.evaluation.given import check_detectors, load_given, reads_given
+from sio_ray.evaluation.overlap import Overlap, Pictures, find_overlaps
+from sio_ray.evaluation.schedule import Job, run_jobs
+from sio_ray.evaluation.scoring import ABOUT, PROJECTION, Parts, SharedSets, describe, project, score
+from sio_ray.evaluation.shared_outputs import put_outputs
+from sio_ray.evaluation.subjects import EvaluatedSets, Extracted, extract_sets
 from sio_ray.imageset import ImageSet
-from sio_ray.imageset.storage import Folder
-from sio_ray.ood.detectors import build_detectors
-from sio_ray.ood.protocol import summarise
-from sio_ray.progress import progress_bars
-from sio_ray.stages.layout import Run, evaluate_place, synthetic_set_uri, train_runs
+from sio_ray.ood.detectors import DETECTORS, Sizes, build_detectors
+from sio_ray.pool.resources import PoolSize
+from sio_ray.progress import console, count_progress
+from sio_ray.stages.evaluated import evaluated_sets, subjects_of, suited, trained_on
+from sio_ray.stages.evaluation_results import METRICS_NAME, SCORES_NAME, Scored, write_results
+from sio_ray.stages.layout import evaluate_place
 from sio_ray.stages.prepared_sets import PreparedSets
-from sio_ray.stages.record import Outcome, require, run_once
-from sio_ray.stages.train import checkpoint_name
-
-METRICS_NAME = "metrics.json"
-SCORES_NAME = "scores.parquet"
+from sio_ray.stages.record import Outcome, run_once
 
 #: Synthetic pictures whose nearest training picture is sought; the cost grows with this times the training set.
 _MAX_MEMORISATION_IMAGES = 10_000
 
 
 def evaluate(config: Config) -> Outcome:
-    """Score all test sets with every checkpoint and detector, and write `metrics.json` and `scores.parquet`.
+    """Score all test sets with every network and detector; write `metrics.json`, `scores.parquet` and OpenOOD's CSVs.
 
     Raises:
         StageError: an earlier stage has not run for this config.
         CheckpointError: a checkpoint is broken or of another architecture.
-        ConfigError: an unknown detector, or one that reads a last layer that is not there.
-        EvaluationError: scores or metrics cannot be computed.
+        ConfigError: an unknown detector, or one that reads what a network does not have.
+        EvaluationError: scores or metrics cannot be computed, or test images were trained on.
     """
     place = evaluate_place(config)
     return run_once(
@@ -51,173 +52,146 @@ def evaluate(config: Config) -> Outcome:
 
 
 def _work(config: Config, folder: Path) -> dict[str, Any]:
-    import ray
-
     section = config.evaluate
-    prepared = PreparedSets(config, "evaluate")
-    runs = train_runs(config)
-    for run in runs:
-        require(run.place.folder, "train", "evaluate")
-    synthetic_uri = synthetic_set_uri(config) if any(run.arm == "sio" for run in runs) else None
-    sets = {
-        "train": prepared.open("id/train").uri,
-        "test": prepared.open("id/test").uri,
-        "ood": {key: str(path) for key, path in prepared.ood("test").items()},
-    }
     connect(config.cluster)
     check_resources("evaluate", num_cpus=section.cpus_per_task, num_gpus=section.gpus_per_task)
-    options = {"num_cpus": section.cpus_per_task, "num_gpus": section.gpus_per_task}
-    task = ray.remote(**options)(_evaluate_run)
-    storage = Folder(str(folder))
-    waiting: dict[Any, str] = {}
-    for run in runs:
-        if run.member == 0 and not storage.exists(_part(run)):
-            members = [other for other in runs if (other.arm, other.seed) == (run.arm, run.seed)]
-            checkpoints = [str(member.place.folder / checkpoint_name(config)) for member in members]
-            agreement_on = synthetic_uri if run.arm == "baseline" else None
-            ref = task.remote(checkpoints, sets, section, agreement_on, folder, run.arm, run.seed)
-            waiting[ref] = run.name
-    quality_ref = None
-    if synthetic_uri:
-        quality_task = ray.remote(**options)(_measure_memorisation)
-        quality_ref = quality_task.remote(synthetic_uri, sets["train"], prepared.open("id/val").uri, section)
-        waiting[quality_ref] = "synthetic set"
+    extraction: dict[str, Any] = {}
+    overlaps: list[Overlap] = []
     quality: dict[str, Any] = {}
-    with progress_bars() as bars:
-        bar = bars.add_task("scoring", total=len(waiting), unit="checkpoints", note="")
-        while waiting:
-            (ref,), _ = ray.wait(list(waiting), num_returns=1)
-            name = waiting.pop(ref)
-            try:
-                value = ray.get(ref)
-            except ray.exceptions.RayError as error:  # an exception in the task, or the death of its worker
-                cause = getattr(error, "cause", None) or error
-                if isinstance(cause, SioRayError):
-                    raise cause from error
-                raise EvaluationError(
-                    f"evaluating {name} failed ({type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}); what "
-                    "is done is kept: run the same command again, with --debug for the whole error."
-                ) from error
-            if ref == quality_ref:
-                quality = value
-            bars.update(bar, advance=1)
-    return _gather(runs, storage, quality)
+    if section.outputs:
+        scored = _given(section)
+    else:
+        prepared = PreparedSets(config, "evaluate")
+        sets = evaluated_sets(config, prepared)
+        subjects = subjects_of(config, sets)
+        extracted, cost = extract_sets(subjects, sets, section, config.cluster)
+        if cost.num_images:  # otherwise all was there
+            extraction = {"seconds": cost.wall_s, **asdict(cost)}
+        overlaps = _check_overlaps(extracted[0], trained_on(config, prepared), section)
+        scored = [
+            Scored(
+                each.subject.arm,
+                each.subject.seed,
+                tuple(detector.name for detector in each.subject.detectors),
+                each.share,
+                each.share_synthetic,
+            )
+            for each in extracted
+        ]
+        if sets.synthetic is not None:
+            quality = _measure_memorisation(sets, section)
+    _score_all(scored, section, folder)
+    return write_results(scored, folder, quality, extraction, overlaps)
 
 
-def _part(run: Run) -> str:
-    return f"{run.arm}-seed{run.seed}.json"
+def _given(section: EvaluateConfig) -> list[Scored]:
+    """Somebody else's features and logits; read again when their turn comes, as all together may be large."""
+    scored = []
+    for arm, folders in section.outputs.items():
+        for seed, uri in enumerate(folders):
+            sets = load_given(uri)
+            has_last_layer = sets.last_layer is not None
+            detectors = build_detectors(
+                list(DETECTORS) if section.detectors == ("all",) else section.detectors, section.detector_options
+            )
+            if section.detectors == ("all",):
+                detectors = [each for each in detectors if reads_given(each, has_last_layer=has_last_layer)]
+            check_detectors(detectors, has_last_layer=has_last_layer)
+            names = [detector.name for detector in suited(detectors, Sizes.of(sets.train), section)]
+            scored.append(Scored(arm, seed, tuple(names), partial(_share_given, uri, section)))
+    return scored
 
 
-def _gather(runs: list[Run], storage: Folder, quality: dict[str, Any]) -> dict[str, Any]:
-    """Put the parts of all runs into the two files that people read."""
-    metrics, accuracies, agreements, scores = [], [], [], []
-    for run in runs:
-        if run.member:
-            continue  # scored with the first
-        keys = {"arm": run.arm, "seed": run.seed}
-        part = json.loads(storage.read_bytes(_part(run)))
-        metrics += [keys | row for row in part["metrics"]]
-        accuracies.append({**keys, "accuracy": part["id_accuracy"]})
-        if part["agreement"] is not None:
-            agreements.append({**keys, **part["agreement"]})
-        table = pd.read_parquet(io.BytesIO(storage.read_bytes(_scores_part(run))))
-        scores.append(table.assign(**keys))
-    if agreements:
-        quality["label_agreement"] = sum(row["mean"] for row in agreements) / len(agreements)
-        by_class = [row["by_class"] for row in agreements]
-        quality["label_agreement_by_class"] = [sum(values) / len(values) for values in zip(*by_class, strict=True)]
-    buffer = io.BytesIO()
-    pd.concat(scores, ignore_index=True).to_parquet(buffer, index=False)
-    storage.write_bytes(SCORES_NAME, buffer.getvalue())
-    result = {
-        "summary": json.loads(summarise(pd.DataFrame(metrics)).to_json(orient="records", double_precision=10)),
-        "id_accuracy": accuracies,
-        "quality": quality,
-    }
-    storage.write_bytes(METRICS_NAME, (json.dumps({"metrics": metrics, **result}, indent=1) + "\n").encode())
-    return result
-
-
-def _scores_part(run: Run) -> str:
-    return f"{run.arm}-seed{run.seed}.parquet"
-
-
-def _evaluate_run(
-    checkpoints: list[str],
-    sets: dict[str, Any],
-    section: EvaluateConfig,
-    agreement_on: str | None,
-    folder: Path,
-    arm: str,
-    seed: int,
-) -> None:
-    """Runs in a Ray task: one classifier or ensemble, every image set once, every detector; writes the run's part."""
-    import torch
-
-    from sio_ray.classifier.checkpoint import load_checkpoints
-    from sio_ray.ood.extract import extract, last_layer_of
-    from sio_ray.ood.outputs import NetworkOutputs
-    from sio_ray.ood.protocol import evaluate_checkpoint, id_accuracy
-
-    limit_threads(section.cpus_per_task)
-    classifier = load_checkpoints([Path(checkpoint) for checkpoint in checkpoints])
-    _check_architecture(checkpoints[0], classifier.architecture, sets["train"])
-    last_layer = last_layer_of(classifier)
-    detectors = build_detectors(section.detectors, has_last_layer=last_layer is not None)
-    needs = frozenset[str]().union(*(detector.needs for detector in detectors))
-    classifier.to("cuda" if section.gpus_per_task else "cpu")
-
-    def outputs(uri: str, needs: frozenset[str]) -> NetworkOutputs:
-        return extract(classifier, ImageSet(uri).read(), batch_size=section.batch_size, needs=needs, where=uri)
-
-    # No detector fits on perturbed logits of the training set, and they cost four passes.
-    train, test = outputs(sets["train"], needs - {"perturbed_logits"}), outputs(sets["test"], needs)
-    evaluation = evaluate_checkpoint(
-        train,
-        test,
-        {key: outputs(uri, needs) for key, uri in sets["ood"].items()},
-        last_layer,
-        detectors,
+def _share_given(uri: str, section: EvaluateConfig) -> SharedSets:
+    sets = load_given(uri)
+    shifted = sets.shifted if section.full_spectrum else {}
+    return SharedSets(
+        train=put_outputs(sets.train),
+        val=put_outputs(sets.val),
+        test=put_outputs(sets.test),
+        ood={key: put_outputs(outputs) for key, outputs in sets.ood.items()},
+        val_ood={key: put_outputs(outputs) for key, outputs in sets.val_ood.items()},
+        shifted={key: put_outputs(outputs) for key, outputs in shifted.items()},
+        last_layer=sets.last_layer,
     )
-    agreement = None
-    if agreement_on is not None:
-        synthetic = outputs(agreement_on, frozenset())
-        agrees = (synthetic.logits.argmax(1) == synthetic.labels).double()
-        classes = range(len(classifier.architecture.class_names))
-        agreement = {
-            "mean": agrees.mean().item(),
-            "by_class": [torch.nan_to_num(agrees[synthetic.labels == c].mean()).item() for c in classes],
-        }
-    storage = Folder(str(folder))
-    name = f"{arm}-seed{seed}"
-    buffer = io.BytesIO()
-    evaluation.scores.to_parquet(buffer, index=False)
-    storage.write_bytes(f"{name}.parquet", buffer.getvalue())
-    part = {
-        "metrics": evaluation.metrics.to_dict(orient="records"),
-        "id_accuracy": id_accuracy(test),
-        "agreement": agreement,
+
+
+def _check_overlaps(extracted: Extracted, others: Mapping[str, Pictures], section: EvaluateConfig) -> list[Overlap]:
+    """Warn of test images that are trained or tuned on, or stop.
+
+    Raises:
+        EvaluationError: there are some, and the config says stop.
+    """
+    subject, sets = extracted.subject, extracted.sets
+    every = {"id/train": sets.train, **sets.of_val, **sets.of_test}
+    stores = {name: Pictures(uri, subject.store(name, uri)) for name, uri in every.items()}
+    tested = {name: stores[name] for name in sets.of_test}
+    by_uri = {pictures.image_set: pictures for pictures in stores.values()}
+    found = find_overlaps(tested, {name: by_uri.get(each.image_set, each) for name, each in others.items()})
+    for overlap in found:
+        pairs = ", ".join(f"{mine} is {theirs} there" for mine, theirs in overlap.examples)
+        text = f"{overlap.num_images:,} images of {overlap.tested} are in {overlap.other} too (image_id {pairs})"
+        if section.on_overlap == "stop":
+            raise EvaluationError(
+                f"{text}; a network that has seen them cannot be judged by them: leave them out, or set "
+                "evaluate.on_overlap=warn."
+            )
+        console.print(f"  warning: {text}", style="yellow", markup=False, soft_wrap=True)
+    return found
+
+
+def _score_all(scored: Sequence[Scored], section: EvaluateConfig, folder: Path) -> None:
+    """Run the tasks of all networks that have left no part yet."""
+
+    def jobs() -> Iterator[Job]:
+        for network in scored:
+            parts = network.parts(folder)
+            missing = [name for name in network.tasks if not parts.has(name)]
+            if missing:
+                yield Job(network.name, partial(_prepare, network, missing, section, parts))
+
+    with count_progress("score", sum(len(network.tasks) for network in scored), "detectors") as progress:
+        done = sum(network.parts(folder).has(name) for network in scored for name in network.tasks)
+        progress.advance(done, is_new=False)
+        size = PoolSize(section.num_actors, section.cpus_per_task, section.gpus_per_task)
+        run_jobs(jobs(), size, progress)
+
+
+def _prepare(
+    network: Scored, missing: Sequence[str], section: EvaluateConfig, parts: Parts
+) -> dict[str, Callable[[], Any]]:
+    import ray
+
+    sets = network.share()
+    run = {"num_cpus": section.cpus_per_task, "num_gpus": section.gpus_per_task}
+    tasks: dict[str, Callable[[], Any]] = {
+        name: partial(ray.remote(**run)(score).remote, name, sets, section, parts) for name in missing
     }
-    storage.write_bytes(f"{name}.json", json.dumps(part).encode())  # last: it commits the part
+    if ABOUT in missing:
+        tasks[ABOUT] = partial(ray.remote(num_cpus=1)(describe).remote, sets.test, network.share_synthetic(), parts)
+    if PROJECTION in missing:
+        cpus = section.cpus_per_task
+        tasks[PROJECTION] = partial(ray.remote(num_cpus=cpus)(project).remote, sets, section, parts)
+    return tasks
 
 
-def _measure_memorisation(synthetic: str, train: str, val: str, section: EvaluateConfig) -> dict[str, Any]:
+def _measure_memorisation(sets: EvaluatedSets, section: EvaluateConfig) -> dict[str, Any]:
+    """How near synthetic pictures are to training pictures, in a task."""
+    import ray
+
+    task = ray.remote(num_cpus=section.cpus_per_task)(_memorisation)
+    measured: dict[str, Any] = value_of(task.remote(sets, section.cpus_per_task))
+    return measured
+
+
+def _memorisation(sets: EvaluatedSets, cpus: int) -> dict[str, Any]:
     """Runs in a Ray task."""
     from sio_ray.quality.memorisation import memorisation
 
-    limit_threads(section.cpus_per_task)
-    synthetic_set, train_set = ImageSet(synthetic), ImageSet(train)
+    assert sets.synthetic is not None, "there is one to measure"
+    limit_threads(cpus)
+    synthetic, train = ImageSet(sets.synthetic), ImageSet(sets.train)
     measured = memorisation(
-        synthetic_set.read(limit=_MAX_MEMORISATION_IMAGES).images, train_set.read().images, ImageSet(val).read().images
+        synthetic.read(limit=_MAX_MEMORISATION_IMAGES).images, train.read().images, ImageSet(sets.val).read().images
     )
-    return {"num_synthetic": len(synthetic_set), "num_real": len(train_set), **asdict(measured)}
-
-
-def _check_architecture(checkpoint: str, architecture: Any, train: str) -> None:
-    info = ImageSet(train).info
-    if not architecture.suits(info.class_names, info.image_shape):
-        raise CheckpointError(
-            f"the checkpoint {checkpoint} knows classes {list(architecture.class_names)} of pictures "
-            f"{architecture.image_shape}, the ID set has {list(info.class_names)} of {info.image_shape}; "
-            "evaluate it on the set that it was trained for."
-        )
+    return {"num_synthetic": len(synthetic), "num_real": len(train), **asdict(measured)}

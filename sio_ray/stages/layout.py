@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -158,13 +159,31 @@ def synthetic_identity(config: Config) -> str:
 
 def evaluate_place(config: Config) -> Place:
     """Of metrics and scores."""
-    identity = {
-        "runs": [run.place.fingerprint for run in train_runs(config)],
-        "ensemble_size": config.train.ensemble_size,
-        "keep": config.train.keep,
-        **config.evaluate.identity(),
-    }
+    section = config.evaluate
+    identity = section.identity()
+    for field in ("checkpoints", "outputs"):
+        given = identity.pop(field)
+        if given:  # as trained ones decide nothing then
+            identity[field] = {
+                arm: [_state_of(reference) for reference in references] for arm, references in given.items()
+            }
+    if "all" in section.detectors:
+        from sio_ray.ood.detectors import DETECTORS  # which loads torch
+
+        identity["detectors"] = list(DETECTORS)
+    if not (section.checkpoints or section.outputs):
+        identity["runs"] = [run.place.fingerprint for run in train_runs(config)]
+        identity |= {"ensemble_size": config.train.ensemble_size, "keep": config.train.keep}
+    elif section.checkpoints:
+        identity["prepare"] = prepare_place(config).fingerprint
     return place_for(config, "evaluate", identity)
+
+
+def _state_of(reference: str) -> list[Any]:
+    """A reference with the sizes and times of the local files that it names, so that another content is noticed."""
+    paths = (Path(part) for part in re.split(r"[+@?]|^[a-z]+:(?!//)", reference) if part)
+    files = [file for path in paths if path.exists() for file in sorted([path, *path.rglob("*")])]
+    return [reference, [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]]
 
 
 def report_place(config: Config) -> Place:
@@ -175,6 +194,10 @@ def report_place(config: Config) -> Place:
 def run_order(config: Config) -> tuple[str, ...]:
     """The stages that `run` goes through: tune is a search around them, and what is given need not be made."""
     skipped = {"tune"}
+    if config.evaluate.checkpoints or config.evaluate.outputs:
+        skipped |= {"fit-generator", "generate", "train"}
+    if config.evaluate.outputs:
+        skipped |= {"prepare"}
     if "sio" not in config.train.arms or config.train.synthetic_set is not None:
         skipped |= {"fit-generator", "generate"}
     elif config.generate.generator is not None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from sio_ray.classifier.algorithms import ALGORITHMS, check_algorithm
 from sio_ray.classifier.checkpoint import load_classifier
+from sio_ray.classifier.ensemble import Ensemble
 from sio_ray.classifier.feed import compose
-from sio_ray.classifier.networks import check_network
+from sio_ray.classifier.model import Architecture, Classifier
+from sio_ray.classifier.networks import NETWORKS, check_network
 from sio_ray.config import Config, FitGeneratorConfig, GenerateConfig, TrainConfig
 from sio_ray.errors import BatchError, ConfigError, ResourceError
 from sio_ray.generate.generator import find_generator
 from sio_ray.imageset import ImageSet
 from sio_ray.imageset.storage import Folder
-from sio_ray.ood.detectors import build_detectors
+from sio_ray.ood.detectors.reading import choose_detectors
+from sio_ray.ood.probe import ScoredNetwork
 from sio_ray.training.loggers import check_loggers
+
+_RGB = 3
 
 
 def check(config: Config, stages: Sequence[str]) -> None:
@@ -39,10 +46,11 @@ def check(config: Config, stages: Sequence[str]) -> None:
         _check_generate(config.generate)
     if {"train", "tune"} & set(stages):
         _check_train(config)
-    if "evaluate" in stages:
-        build_detectors(config.evaluate.detectors, has_last_layer=_has_last_layer(config.train))
+    if "evaluate" in stages and not (config.evaluate.checkpoints or config.evaluate.outputs):
+        section = config.evaluate
+        choose_detectors(section.detectors, section.detector_options, _network_to_be(config.train))
     if "tune" in stages:
-        build_detectors(config.tune.detectors, field="tune.detectors", has_last_layer=_has_last_layer(config.train))
+        choose_detectors(config.tune.detectors, None, _network_to_be(config.train), field="tune.detectors")
         if config.train.ensemble_size > 1:
             raise ConfigError(
                 "train.ensemble_size",
@@ -50,7 +58,7 @@ def check(config: Config, stages: Sequence[str]) -> None:
                 config.train.ensemble_size,
                 "tune one member, and train the ensemble with what is found",
             )
-    if "report" in stages and config.report.detector not in config.evaluate.detectors:
+    if "report" in stages and not {config.report.detector, "all"} & set(config.evaluate.detectors):
         raise ConfigError(
             "report.detector",
             f"among evaluate.detectors ({', '.join(config.evaluate.detectors)})",
@@ -59,9 +67,23 @@ def check(config: Config, stages: Sequence[str]) -> None:
         )
 
 
-def _has_last_layer(section: TrainConfig) -> bool:
-    algorithm = check_algorithm(section.algorithm, section.algorithm_options)
-    return section.ensemble_size == 1 and algorithm.head == "linear"
+def _network_to_be(section: TrainConfig) -> ScoredNetwork:
+    """A network of the kind that will be trained, without memory for its weights."""
+    head = check_algorithm(section.algorithm, section.algorithm_options).head
+    check_network(section.network, section.width, section.pretrained, None, head)
+    side = NETWORKS[section.network].min_px
+    architecture = Architecture(
+        network=section.network,
+        width=section.width,
+        head=head,
+        class_names=("one", "two"),
+        image_shape=(_RGB, side, side),
+        mean=(0.5,) * _RGB,
+        std=(0.5,) * _RGB,
+    )
+    with torch.device("meta"):
+        members = [Classifier(architecture).eval() for _ in range(min(2, section.ensemble_size))]
+        return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def _check_batch_feeds_workers(section: str, global_batch_size: int, num_workers: int) -> None:

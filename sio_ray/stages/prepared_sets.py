@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
 
 from sio_ray.config import Config
 from sio_ray.errors import ImageSetError
 from sio_ray.imageset import ImageSet
+from sio_ray.ood.protocol import Group, OODSet
 from sio_ray.stages.layout import prepare_place
 from sio_ray.stages.record import require
 
@@ -34,17 +36,22 @@ class PreparedSets:
         """
         return ImageSet(self.folder / name)
 
-    def ood(self, split: str) -> dict[tuple[str, str], Path]:
+    def ood(self, split: Literal["val", "test"]) -> dict[OODSet, Path]:
         """Folders of the OOD sets by (group, name), groups `near` and `far`.
 
         Args:
             split: `val` for anything that tunes, `test` for the figures.
         """
-        found = {}
-        for name in self.num_images:
-            group, _, rest = name.partition("_ood/")
-            if rest.startswith(f"{split}/"):
-                found[group, rest.removeprefix(f"{split}/")] = self.folder / name
+        found: dict[OODSet, Path] = {}
+        for group in get_args(Group):
+            prefix = f"{group}_ood/{split}/"
+            names = (name for name in self.num_images if name.startswith(prefix))
+            found |= {(group, name.removeprefix(prefix)): self.folder / name for name in names}
         if not any(group == "near" for group, _ in found):
             raise ImageSetError(f"{self.folder} holds no near-OOD {split} set; run `sio-ray prepare` with one.")
         return found
+
+    def shifted(self) -> dict[str, Path]:
+        """Folders of the ID test sets under a covariate shift, by name; few sources have any."""
+        prefix = "id_shifted/"
+        return {name.removeprefix(prefix): self.folder / name for name in self.num_images if name.startswith(prefix)}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from sio_ray.cluster import our_cause
+from sio_ray.cluster import value_of
 from sio_ray.errors import ResourceError
 from sio_ray.imageset import ImageArrays, ImageSet
 from sio_ray.imageset.pixel_counts import PixelCounts, count_pixels
@@ -56,7 +56,7 @@ def fetch(shared: Any) -> ImageArrays:
     Raises:
         ImageSetError: it was lost, and a shard is corrupt now.
     """
-    arrays: ImageArrays = _get(shared)
+    arrays: ImageArrays = value_of(shared)
     return arrays
 
 
@@ -75,7 +75,7 @@ def pixel_counts_of(uri: str) -> PixelCounts:
         }
         while pending:
             (ready, *_), _ = ray.wait(list(pending))
-            counts += _get(ready)
+            counts += value_of(ready)
             progress.advance(pending.pop(ready))
     return counts
 
@@ -90,10 +90,10 @@ def _share_one(image_set: ImageSet, count: int, progress: CountProgress) -> Any:
             num_left -= pending[done]
     while pending:
         (ready, *_), _ = ray.wait(list(pending))
-        _get(ready)  # whether it went well; the pictures would come to this node
+        value_of(ready)  # whether it went well; the pictures would come to this node
         progress.advance(pending.pop(ready))
     whole, done = _task(_put_together, num_returns=2).remote(*parts)
-    _get(done)
+    value_of(done)
     return whole
 
 
@@ -109,17 +109,6 @@ def _check_store(num_bytes: int, remedy: str) -> None:
             f"smallest has {min(stores) / 1e9:.2f} GB; {remedy}, or start Ray with a larger "
             "object_store_memory."
         )
-
-
-def _get(reference: Any) -> Any:
-    """The value of a reference; an error of ours as it was raised, without Ray's traceback in its message."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        ours = our_cause(error)
-        if ours is None:
-            raise
-        raise ours from error
 
 
 def _task(function: Callable[..., Any], num_returns: int = 1) -> Any:

@@ -11,9 +11,9 @@ from sio_ray.classifier.ensemble import Ensemble
 from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.errors import CheckpointError, EvaluationError
 from sio_ray.imageset import ImageArrays
-from sio_ray.ood.detectors import DETECTORS, build_detectors
+from sio_ray.ood.detectors.reading import choose_detectors, probes_of, probes_of_train
 from sio_ray.ood.extract import extract, last_layer_of
-from sio_ray.ood.protocol import evaluate_checkpoint
+from sio_ray.ood.protocol import EvaluationSets, evaluate_detector
 
 
 def member(seed: int, **changes) -> Classifier:
@@ -120,16 +120,17 @@ def arrays(seed: int, count: int = 60) -> ImageArrays:
 @pytest.mark.parametrize("build", [lambda: member(0, head="g_odin"), lambda: Ensemble([member(0), member(1)]).eval()])
 def test_detectors_of_logits_and_features_run_without_a_last_layer(build):
     network = build()
-    names = [name for name, cls in DETECTORS.items() if "last_layer" not in cls.needs]
-    detectors = build_detectors(names, has_last_layer=False)
-    needs = frozenset[str]().union(*(detector.needs for detector in detectors))
-    train, test, ood = (extract(network, arrays(s), batch_size=16, needs=needs, where="set") for s in range(3))
+    names = ["msp", "temp_scale", "energy", "gen", "knn", "odin"]
+    detectors = choose_detectors(names, {"knn": {"k": 3}}, network)
+    train = extract(network, arrays(0), batch_size=16, probes=probes_of_train(detectors), where="set")
+    probes = probes_of(detectors)
+    val, test, ood = (extract(network, arrays(s), batch_size=16, probes=probes, where="set") for s in (1, 2, 3))
     assert last_layer_of(network) is None
-    evaluation = evaluate_checkpoint(train, test, {("near", "noise"): ood}, None, detectors)
-    assert list(evaluation.metrics["detector"]) == names
+    sets = EvaluationSets(train=train, val=val, test=test, ood={("near", "noise"): ood})
+    evaluations = {each.name: evaluate_detector(each, sets, sweep=False) for each in detectors}
     with torch.no_grad():
-        probabilities = network(torch.from_numpy(arrays(2).images).float() / 255).softmax(1)
-    scores = evaluation.scores.query("detector == 'msp' and group == 'near'")["ood_score"]
+        probabilities = network(torch.from_numpy(arrays(3).images).float() / 255).softmax(1)
+    scores = evaluations["msp"].scores.query("group == 'near'")["ood_score"]
     np.testing.assert_allclose(scores, -probabilities.amax(1).double(), atol=1e-6)
 
 
@@ -140,11 +141,9 @@ def test_detectors_of_logits_and_features_run_without_a_last_layer(build):
         (lambda: Ensemble([member(0), member(1)]), "an ensemble of 2"),
     ],
 )
-def test_a_detector_of_the_last_layer_is_refused_before_the_network_runs(build, what, monkeypatch):
-    network = build().eval()
-    monkeypatch.setattr(network, "features", lambda images: pytest.fail("the network ran"))
+def test_the_last_layer_that_is_not_there_is_named(build, what):
     with pytest.raises(EvaluationError) as error:
-        extract(network, arrays(0), batch_size=16, needs=DETECTORS["vim"].needs, where="set")
+        _ = build().last_layer
     assert str(error.value) == (
         f"{what} has no linear last layer for a detector to read; leave out the detectors that need one, such as vim."
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from sio_ray.errors import EvaluationError
-from sio_ray.ood.metrics import OODMetrics, ood_metrics
+from sio_ray.ood.metrics import OODMetrics, auroc, ood_metrics
 
 Scores = npt.NDArray[np.float64]
 
@@ -23,6 +25,9 @@ def brute_force(id_scores: Scores, ood_scores: Scores) -> OODMetrics:
         fpr_at_95_tpr=min(float(np.mean(id_scores >= t)) for t in allowed),
         aupr_out=_pr_area(positive=ood_scores, negative=id_scores),
         aupr_in=_pr_area(positive=-id_scores, negative=-ood_scores),
+        fpr_at_95_id_tpr=min(
+            float(np.mean(ood_scores <= t)) for t in thresholds if np.sum(id_scores <= t) / len(id_scores) >= 0.95
+        ),
     )
 
 
@@ -37,7 +42,7 @@ def _pr_area(positive: Scores, negative: Scores) -> float:
 
 
 def assert_close(actual: OODMetrics, expected: OODMetrics) -> None:
-    for name in ("auroc", "fpr_at_95_tpr", "aupr_out", "aupr_in"):
+    for name in (field.name for field in dataclasses.fields(OODMetrics)):
         assert getattr(actual, name) == pytest.approx(getattr(expected, name), abs=1e-12), name
 
 
@@ -65,14 +70,14 @@ def test_hand_computed_case() -> None:
 
 
 def test_perfect_and_reversed_separation() -> None:
-    assert ood_metrics([0.0, 1.0], [2.0, 3.0]) == OODMetrics(1.0, 0.0, 1.0, 1.0)
+    assert ood_metrics([0.0, 1.0], [2.0, 3.0]) == OODMetrics(1.0, 0.0, 1.0, 1.0, 0.0)
     worst = ood_metrics([2.0, 3.0], [0.0, 1.0])
-    assert (worst.auroc, worst.fpr_at_95_tpr) == (0.0, 1.0)
+    assert (worst.auroc, worst.fpr_at_95_tpr, worst.fpr_at_95_id_tpr) == (0.0, 1.0, 1.0)
 
 
 def test_constant_scores_are_chance() -> None:
     metrics = ood_metrics(np.zeros(30), np.zeros(10))
-    assert (metrics.auroc, metrics.fpr_at_95_tpr) == (0.5, 1.0)
+    assert (metrics.auroc, metrics.fpr_at_95_tpr, metrics.fpr_at_95_id_tpr) == (0.5, 1.0, 1.0)
     # The trapezoid from (recall 0, precision 1) to (1, share of positives); average precision would be the share.
     assert (metrics.aupr_out, metrics.aupr_in) == ((1 + 0.25) / 2, (1 + 0.75) / 2)
 
@@ -109,6 +114,20 @@ def test_swapping_sides_and_sign_keeps_auroc_and_swaps_aupr(rng: np.random.Gener
     there, back = ood_metrics(id_scores, ood_scores), ood_metrics(-ood_scores, -id_scores)
     assert back.auroc == pytest.approx(there.auroc)
     assert (back.aupr_in, back.aupr_out) == pytest.approx((there.aupr_out, there.aupr_in))
+    assert (back.fpr_at_95_tpr, back.fpr_at_95_id_tpr) == (there.fpr_at_95_id_tpr, there.fpr_at_95_tpr)
+
+
+def test_the_two_fpr_at_95_are_different_numbers() -> None:
+    # One of 20 ID scores is high: it may be missed where ID is positive, and is a false alarm where OOD is.
+    metrics = ood_metrics([*range(19), 100.0], [50.0, 60.0])
+    assert (metrics.fpr_at_95_tpr, metrics.fpr_at_95_id_tpr) == (0.05, 0.0)
+
+
+def test_auroc_alone_is_that_of_the_metrics(rng: np.random.Generator) -> None:
+    id_scores, ood_scores = np.round(rng.normal(size=80), 1), np.round(rng.normal(0.5, 1, size=60), 1)
+    assert auroc(id_scores, ood_scores) == ood_metrics(id_scores, ood_scores).auroc
+    with pytest.raises(EvaluationError, match=r"ood_scores must not be empty"):
+        auroc(id_scores, [])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -6,64 +6,74 @@ from dataclasses import dataclass
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Tensor
 
-from sio_ray.ood.detectors.odin import ODIN, perturb
+from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
-
-#: Mean and standard deviation that normalise digits in [0, 1].
-MEAN, STD = 0.3, 0.4
 
 
 @dataclass
 class TrainedDigits:
-    """A network for digits 0 to 5, its inputs, and its outputs."""
+    """A classifier for digits 0 to 5, pictures (N, 1, 8, 8) in [0, 1] by set, and its outputs for these."""
 
-    network: nn.Module
-    id_images: Tensor
+    network: Classifier
+    images: dict[str, Tensor]
     train: NetworkOutputs
+    val: NetworkOutputs
     id_test: NetworkOutputs
     near: NetworkOutputs
     far: NetworkOutputs
     last_layer: LastLayer
 
 
-def _extract(network: nn.Sequential, images: Tensor, labels: Tensor, first_id: int) -> NetworkOutputs:
-    perturbed = perturb(images, network, std=[STD], temperature=ODIN().temperature, epsilon=ODIN().epsilon)
-    with torch.inference_mode():
-        features = network[:-1](images)
-        logits = network[-1](features)
-        perturbed_logits = network(perturbed)
-    return NetworkOutputs(features, logits, labels, torch.arange(first_id, first_id + len(images)), perturbed_logits)
-
-
 def train_on_digits() -> TrainedDigits:
-    """Train for a second on 800 images, always to the same weights."""
+    """Train for seconds on 700 images, always to the same weights."""
     pixels, classes = load_digits(return_X_y=True)
-    images = (torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 16 - MEAN) / STD
+    pictures = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 16
     labels = torch.from_numpy(classes).long()
     is_id = labels < 6
-    id_images, id_labels = images[is_id], labels[is_id]
+    id_images, id_labels = pictures[is_id], labels[is_id]
+    architecture = Architecture(
+        network="small_cnn",
+        width=12,
+        class_names=tuple("012345"),
+        image_shape=(1, 8, 8),
+        mean=(0.3,),
+        std=(0.4,),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = nn.Sequential(
-            nn.Flatten(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 6)
-        )
-        optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-        for _ in range(60):
-            loss = nn.functional.cross_entropy(network(id_images[:800]), id_labels[:800])
+        network = Classifier(architecture)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+        for _ in range(25):
+            loss = torch.nn.functional.cross_entropy(network(id_images[:700]), id_labels[:700])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        noise = torch.randn(200, 1, 8, 8)
+        noise = torch.rand(200, 1, 8, 8)
     network.eval().requires_grad_(False)
-    num_near = int((~is_id).sum())
+    images = {
+        "train": id_images[:700],
+        "val": id_images[700:850],
+        "id_test": id_images[850:],
+        "near": pictures[~is_id],
+        "far": noise,
+    }
+    first_ids = dict(zip(images, (0, 700, 850, 5000, 9000), strict=True))
+
+    def outputs(name: str) -> NetworkOutputs:
+        num_images = len(images[name])
+        with torch.no_grad():
+            features = network.features(images[name])
+            logits = network.logits(features)
+        start = first_ids[name]
+        of_set = id_labels[start : start + num_images] if start < 5000 else torch.full((num_images,), -1)
+        return NetworkOutputs(features, logits, of_set, torch.arange(start, start + num_images))
+
+    layer = network.last_layer
     return TrainedDigits(
         network=network,
-        id_images=id_images,
-        train=_extract(network, id_images[:800], id_labels[:800], 0),
-        id_test=_extract(network, id_images[800:], id_labels[800:], 800),
-        near=_extract(network, images[~is_id], torch.full((num_near,), -1), 5000),
-        far=_extract(network, noise, torch.full((200,), -1), 9000),
-        last_layer=LastLayer(network[-1].weight, network[-1].bias),
+        images=images,
+        **{name: outputs(name) for name in images},
+        last_layer=LastLayer(layer.weight, layer.bias),
     )

@@ -15,7 +15,10 @@ from sio_ray.config import STAGES, Config, load_config, preset_names
 from sio_ray.errors import BatchError, CheckpointError, ConfigError, ImageSetError, ResourceError, SioRayError
 from sio_ray.imageset import ImageSetInfo, write_image_set
 from sio_ray.imageset.storage import Folder
+from sio_ray.ood.detectors import DETECTORS
 from sio_ray.stages.preflight import check
+
+WITHOUT_LAST_LAYER = ", ".join(name for name, detector in DETECTORS.items() if "last_layer" not in detector.needs)
 
 
 def load(tmp_path: Path, *overrides: str) -> Config:
@@ -55,14 +58,14 @@ REFUSED: list[tuple[tuple[str, ...], set[str], type[SioRayError], str]] = [
     ),
     (
         ("train.network=resnet",),
-        TRAINS,
+        TRAINS | {"evaluate"},
         ConfigError,
         "train.network must be among small_cnn, resnet18_32px, resnet18_64px, wide_resnet_40_2, densenet_32px, "
         "resnet18_224px, resnet50_224px, vit_b_16, got 'resnet'; did you mean resnet18_64px.",
     ),
     (
         ("train.width=null", "train.network=resnet18_32px", "train.pretrained=IMAGENET1K_V1"),
-        TRAINS,
+        TRAINS | {"evaluate"},
         ConfigError,
         "train.pretrained must be left out for resnet18_32px, got 'IMAGENET1K_V1'; torchvision has weights for "
         "resnet18_224px, resnet50_224px, vit_b_16.",
@@ -115,8 +118,32 @@ REFUSED: list[tuple[tuple[str, ...], set[str], type[SioRayError], str]] = [
         ("train.algorithm=g_odin", "evaluate.detectors=[energy, vim]"),
         {"evaluate"},
         ConfigError,
-        "evaluate.detectors must be among msp, max_logit, energy, knn, odin for ensembles and heads that are not "
-        "linear, got 'vim'; it reads the last layer's weights: leave it out.",
+        f"evaluate.detectors must be among {WITHOUT_LAST_LAYER} for a network without a linear last layer, got 'vim'; "
+        "leave it out, or set evaluate.detectors=[all] for all that suit.",
+    ),
+    (
+        ("evaluate.detectors=[all, msp]",),
+        {"evaluate"},
+        ConfigError,
+        "evaluate.detectors must be all, or names, got ['all', 'msp']; give one of the two.",
+    ),
+    (
+        ("evaluate.detector_options.knn.k=0",),
+        {"evaluate"},
+        ConfigError,
+        "evaluate.detector_options.knn.k must be at least 1, got 0; correct the value.",
+    ),
+    (
+        ("evaluate.detector_options.knn.kk=3",),
+        {"evaluate"},
+        ConfigError,
+        "evaluate.detector_options.knn.kk must be an option of knn (k), got 3; did you mean k.",
+    ),
+    (
+        ("evaluate.detectors=[energy]", "evaluate.detector_options.knn.k=3"),
+        {"evaluate"},
+        ConfigError,
+        "evaluate.detector_options must be of detectors in evaluate.detectors, got 'knn'; choose from these.",
     ),
     (
         ("train.ensemble_size=2", "evaluate.detectors=[msp, energy]"),
@@ -154,7 +181,7 @@ REFUSED: list[tuple[tuple[str, ...], set[str], type[SioRayError], str]] = [
         ("evaluate.detectors=[energy, enrgy]",),
         {"evaluate"},
         ConfigError,
-        "evaluate.detectors must be among msp, max_logit, energy, knn, odin, vim, got 'enrgy'; did you mean energy.",
+        f"evaluate.detectors must be among {', '.join(DETECTORS)}, got 'enrgy'; did you mean energy.",
     ),
     (
         ("evaluate.detectors=[energy, energy]",),
@@ -167,7 +194,7 @@ REFUSED: list[tuple[tuple[str, ...], set[str], type[SioRayError], str]] = [
         ("tune.detectors=[knn2]",),
         {"tune"},
         ConfigError,
-        "tune.detectors must be among msp, max_logit, energy, knn, odin, vim, got 'knn2'; did you mean knn.",
+        f"tune.detectors must be among {', '.join(DETECTORS)}, got 'knn2'; did you mean knn.",
     ),
     (
         ("generate.generator=/no/such/model",),
@@ -246,6 +273,11 @@ def test_a_stage_that_is_not_about_to_run_is_not_judged(
     check(load(tmp_path, *overrides), [stage for stage in STAGES if stage not in stages])
 
 
+def test_a_detector_of_feature_maps_is_refused_for_an_ensemble(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"knn, .* for a network without feature maps, got 'gram'; leave it out"):
+        check(load(tmp_path, "train.ensemble_size=3", "evaluate.detectors=[energy, gram]"), ["evaluate"])
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -258,6 +290,7 @@ def test_a_stage_that_is_not_about_to_run_is_not_judged(
         ("train.real_weight=1", "train.real_batch_share=0.5"),
         ("train.global_batch_size=4", "train.num_workers=4"),
         ("report.detector=vim", "evaluate.detectors=[msp, vim]"),
+        ("report.detector=gram", "evaluate.detectors=[all]"),
     ],
 )
 def test_a_config_at_the_edge_of_a_rule_passes(overrides: tuple[str, ...], tmp_path: Path) -> None:
