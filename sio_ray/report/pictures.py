@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from sio_ray.imageset.pictures import UInt8Array
-from sio_ray.report.data import ClassGrid
 
 #: Pictures side by side; more go on further lines of the sprite.
 COLUMNS = 10
@@ -70,12 +70,16 @@ def make_sprite(pictures: UInt8Array | None) -> Sprite | None:
     return Sprite(uri, canvas.shape[1], canvas.shape[0], columns, count, pixelated=max(height, width) < _MAX_SIDE_PX)
 
 
-def choose_classes(grids: list[ClassGrid]) -> list[ClassGrid]:
-    """All classes, or the `MAX_CLASSES` of the lowest agreement where there are more, in their order."""
-    if len(grids) <= MAX_CLASSES:
-        return grids
-    worst_first = sorted(range(len(grids)), key=lambda i: (grids[i].agreement is None, grids[i].agreement or 0.0))
-    return [grids[i] for i in sorted(worst_first[:MAX_CLASSES])]
+def choose_classes(agreement: Sequence[float | None]) -> list[int]:
+    """All labels, or the `MAX_CLASSES` of the lowest agreement where there are more, in their order.
+
+    Args:
+        agreement: of each class; None, where it is not known, comes last.
+    """
+    if len(agreement) <= MAX_CLASSES:
+        return list(range(len(agreement)))
+    worst_first = sorted(range(len(agreement)), key=lambda i: (agreement[i] is None, agreement[i] or 0.0))
+    return sorted(worst_first[:MAX_CLASSES])
 
 
 def _reduce(pictures: UInt8Array) -> UInt8Array:

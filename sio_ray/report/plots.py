@@ -1,64 +1,53 @@
-"""Draw the plots as inline SVG that follows the page's light or dark theme."""
+"""The plots of the page: arms per detector, ROC curves, score densities, features, training curves."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from sklearn.metrics import roc_curve
 
-from sio_ray.plot_style import plot_style
+from sio_ray.report.comparison import ARM_NAMES, ARMS, NOTHING
 from sio_ray.report.data import Curve
-from sio_ray.report.tables import ARM_NAMES, ARMS, Comparison, MetricTable
+from sio_ray.report.svg import (
+    ARM_COLOURS,
+    ARM_LINES,
+    GROUND,
+    GROUP_MARKERS,
+    GROUP_STYLES,
+    INK,
+    MUTED,
+    RULE,
+    WIDTH_IN,
+    draw_svg,
+    legend_above,
+)
+from sio_ray.report.tables import MetricTable
 
-#: Colours that matplotlib draws with, and what the page puts in their place.
-_INK, _MUTED, _RULE, _NEAR, _FAR, _GROUND = "#000101", "#000102", "#000103", "#000104", "#000105", "#000106"
-_ARM_COLOURS = {"baseline": "#000107", "sio": "#000108", "generator": _INK}
-_THEME = {
-    _INK: "currentColor",
-    _MUTED: "var(--muted)",
-    _RULE: "var(--rule)",
-    _NEAR: "var(--near)",
-    _FAR: "var(--far)",
-    _GROUND: "var(--ground)",
-    _ARM_COLOURS["baseline"]: "var(--baseline)",
-    _ARM_COLOURS["sio"]: "var(--sio)",
-}
-#: ID, near and far differ in colour and in the line, so that no reader depends on colour.
-_GROUP_STYLES = {"id": ("ID", _MUTED, "-"), "near": ("near-OOD", _NEAR, "-"), "far": ("far-OOD", _FAR, "--")}
-_ARM_LINES = {"baseline": "--", "sio": "-", "generator": "-"}
-
-_STYLE: dict[str, Any] = {
-    "ink": _INK,
-    "muted": _MUTED,
-    "rule": _RULE,
-    "font_size_pt": 9,
-    "axes_grid": True,
-    "lines_linewidth": 1.3,
-    "svg_fonttype": "none",
-    "svg_hashsalt": "sio_ray",
-}
-_WIDTH_IN = 5.0
-Draw = Callable[[Any], None]
+#: Points of each group in a picture of features; more would hide each other and make the page heavy.
+_MAX_POINTS = 400
 
 
-def draw_comparison(table: MetricTable, group: str) -> str:
-    """Both arms of every detector on one axis: dots for the means, thin bars for the std over seeds."""
-    rows = [(row.names[0], row.cells.get(group)) for row in (*table.rows, table.mean)]
-    shown: list[tuple[str, Comparison]] = [(name, cell) for name, cell in rows if cell is not None]
+def draw_comparison(table: MetricTable, column: str, *, of: str = "detector") -> str:
+    """Both arms of every row on one axis: dots for the means, thin bars for the std over seeds.
+
+    Args:
+        table: of one metric.
+        column: key of one of its columns.
+        of: what a row is, in a word.
+    """
+    rows = [*table.rows, table.mean] if table.mean else table.rows
+    shown = [(row.names[0], row.cells[column]) for row in rows if row.cells.get(column, NOTHING) != NOTHING]
 
     def draw(axes: Any) -> None:
+        seen: set[str] = set()
         for y, (_, cell) in enumerate(shown):
             if cell.baseline and cell.sio:
-                axes.plot([cell.baseline.mean * 100, cell.sio.mean * 100], [y, y], color=_RULE, linewidth=4, zorder=2)
+                axes.plot([cell.baseline.mean * 100, cell.sio.mean * 100], [y, y], color=RULE, linewidth=4, zorder=2)
             # A little above and below the line, so that neither arm hides the other where they agree.
             for arm, marker, size, lift in (("baseline", "o", 6.5, -0.14), ("sio", "D", 6, 0.14)):
                 estimate = getattr(cell, arm)
@@ -70,14 +59,16 @@ def draw_comparison(table: MetricTable, group: str) -> str:
                     xerr=estimate.std * 100,
                     fmt=marker,
                     markersize=size,
-                    color=_ARM_COLOURS[arm],
-                    markeredgecolor=_GROUND,
+                    color=ARM_COLOURS[arm],
+                    markeredgecolor=GROUND,
                     markeredgewidth=0.7,
                     elinewidth=1.0,
                     zorder=3,
-                    label=ARM_NAMES[arm] if y == 0 else None,
+                    label=None if arm in seen else ARM_NAMES[arm],
                 )
-        axes.axhline(len(shown) - 1.5, color=_MUTED, linewidth=0.7)
+                seen.add(arm)
+        if table.mean:
+            axes.axhline(len(shown) - 1.5, color=MUTED, linewidth=0.7)
         axes.set_yticks(range(len(shown)), [name for name, _ in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.margins(x=0.08)
@@ -86,7 +77,8 @@ def draw_comparison(table: MetricTable, group: str) -> str:
         axes.set_xlabel(f"{table.metric.name}, %")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.2)
 
-    return _svg(draw, f"comparison-{group}", f"{table.metric.name} per detector, both arms", 0.27 * len(shown) + 0.95)
+    label = f"{table.metric.name} per {of}, both arms"
+    return draw_svg(draw, f"comparison-{column}", label, (0.27 if len(shown) < 16 else 0.21) * len(shown) + 0.95)
 
 
 def draw_roc(scores: pd.DataFrame, group: str) -> str:
@@ -100,27 +92,27 @@ def draw_roc(scores: pd.DataFrame, group: str) -> str:
     fpr = np.linspace(0, 1, 201)
 
     def draw(axes: Any) -> None:
-        axes.plot([0, 100], [0, 100], color=_MUTED, linewidth=0.7, linestyle=":")
+        axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.7, linestyle=":")
         for arm in ARMS:
             runs = scores[scores["arm"] == arm]
             for i, (_, run) in enumerate(runs.groupby("seed")):
                 negatives = run.loc[run["group"] == "id", "ood_score"].to_numpy()
-                sets = run[run["group"] == group].groupby("image_set")["ood_score"]
+                sets = run[run["group"] == group].groupby("image_set", observed=True)["ood_score"]
                 curves = [_roc_at(fpr, negatives, values.to_numpy()) for _, values in sets]
                 if len(negatives) == 0 or not curves:
                     continue
                 axes.plot(
                     fpr * 100,
                     np.mean(curves, axis=0) * 100,
-                    color=_ARM_COLOURS[arm],
-                    linestyle=_ARM_LINES[arm],
+                    color=ARM_COLOURS[arm],
+                    linestyle=ARM_LINES[arm],
                     label=ARM_NAMES[arm] if i == 0 else None,
                 )
         axes.set(xlim=(0, 100), ylim=(0, 101), xlabel="ID images flagged, %", ylabel="OOD images flagged, %")
         axes.set_aspect("equal")
         axes.legend(loc="lower right")
 
-    return _svg(draw, f"roc-{group}", f"ROC curves on {group}-OOD", 4.2, _WIDTH_IN - 0.4)
+    return draw_svg(draw, f"roc-{group}", f"ROC curves on {group}-OOD", 4.2, WIDTH_IN - 0.4)
 
 
 def draw_histogram(scores: pd.DataFrame, arm: str, seed: int) -> str:
@@ -135,8 +127,8 @@ def draw_histogram(scores: pd.DataFrame, arm: str, seed: int) -> str:
     edges = np.linspace(low, high, 31)
 
     def draw(axes: Any) -> None:
-        for group, (name, colour, line) in _GROUP_STYLES.items():
-            sets = run[run["group"] == group].groupby("image_set")["ood_score"]
+        for group, (name, colour, line) in GROUP_STYLES.items():
+            sets = run[run["group"] == group].groupby("image_set", observed=True)["ood_score"]
             # Divided by all images, not by those within the axis, so that the areas are shares of the set.
             shares = [np.histogram(values, edges)[0] / len(values) for _, values in sets]
             if not shares:
@@ -149,9 +141,47 @@ def draw_histogram(scores: pd.DataFrame, arm: str, seed: int) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.grid(visible=False, axis="x")
-        _legend_above(axes)
+        legend_above(axes)
 
-    return _svg(draw, f"histogram-{arm}", f"Score densities of {ARM_NAMES[arm]}", 2.9)
+    return draw_svg(draw, f"histogram-{arm}", f"Score densities of {ARM_NAMES[arm]}", 2.9)
+
+
+def draw_projection(points: pd.DataFrame, arm: str, shares: Sequence[float]) -> str:
+    """Features of one run on two principal axes: ID test, near-OOD and far-OOD images, every OOD set alike.
+
+    Args:
+        points: rows of the run, with `group`, `image_set`, `x` and `y`.
+        arm: of the run.
+        shares: of the variance of the training features on each axis; empty if not known.
+    """
+
+    def draw(axes: Any) -> None:
+        for group, (name, colour, _) in GROUP_STYLES.items():
+            sets = [rows for _, rows in points[points["group"] == group].groupby("image_set", sort=False)]
+            if not sets:
+                continue
+            per_set = max(1, _MAX_POINTS // len(sets))
+            # The rows are a random sample already, so the first ones are one too.
+            shown = pd.concat([rows.head(per_set) for rows in sets])
+            axes.plot(
+                shown["x"],
+                shown["y"],
+                linestyle="none",
+                marker=GROUP_MARKERS[group],
+                markersize=2.6,
+                markeredgewidth=0.7,
+                markerfacecolor="none",
+                color=colour,
+                alpha=0.8,
+                label=name,
+            )
+        labels = [f" ({100 * share:.0f} % of variance)" for share in shares] or ["", ""]
+        axes.set(xlabel=f"first principal axis{labels[0]}", ylabel=f"second{labels[1]}")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        legend_above(axes, handlelength=1.0, markerscale=1.8)
+
+    return draw_svg(draw, f"projection-{arm}", f"Features of {ARM_NAMES[arm]} on two principal axes", 4.2)
 
 
 def draw_curves(curves: Sequence[Curve], key: str, label: str, *, scale: float = 1.0) -> str | None:
@@ -183,9 +213,7 @@ def draw_curves(curves: Sequence[Curve], key: str, label: str, *, scale: float =
         for arm, x, y in lines:
             name = ARM_NAMES.get(arm) if arm not in seen else None
             seen.add(arm)
-            axes.plot(
-                x, y, color=_ARM_COLOURS.get(arm, _INK), linestyle=_ARM_LINES.get(arm, "-"), linewidth=1, label=name
-            )
+            axes.plot(x, y, color=ARM_COLOURS.get(arm, INK), linestyle=ARM_LINES.get(arm, "-"), linewidth=1, label=name)
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
@@ -196,14 +224,10 @@ def draw_curves(curves: Sequence[Curve], key: str, label: str, *, scale: float =
         axes.margins(x=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if seen & set(ARM_NAMES):
-            _legend_above(axes)
+            legend_above(axes)
 
     name = f"curve-{key}-{'-'.join(dict.fromkeys(arm for arm, _, _ in lines))}"
-    return _svg(draw, name, f"{label} against optimiser step", 2.9)
-
-
-def _legend_above(axes: Any) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.6)
+    return draw_svg(draw, name, f"{label} against optimiser step", 2.9)
 
 
 def _roc_at(
@@ -213,37 +237,3 @@ def _roc_at(
     x, y, _ = roc_curve(labels, np.concatenate([negatives, positives]), drop_intermediate=True)
     curve: npt.NDArray[np.float64] = np.interp(fpr, x, y)
     return curve
-
-
-def _svg(draw: Draw, name: str, label: str, height_in: float, width_in: float = _WIDTH_IN) -> str:
-    """Draw on one pair of axes and make the SVG fit for a page: themed, named, without ids that clash."""
-    with plot_style(**_STYLE), warnings.catch_warnings():
-        # The reader's browser has glyphs that the font in which matplotlib measures has not.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        figure.patch.set_visible(False)
-        axes = figure.add_subplot()
-        axes.patch.set_visible(False)
-        draw(axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _clean(buffer.getvalue(), name, label)
-
-
-def _clean(svg: str, name: str, label: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    view_box = re.search(r'viewBox="[^"]*"', svg)
-    assert view_box is not None, "matplotlib writes a viewBox"
-    svg = f'<svg class="plot" {view_box[0]} role="img" aria-label="{label}">' + svg[svg.index(">") + 1 :]
-    referenced = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: _prefixed(match, name) if match[1] in referenced else "", svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r' d="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]).replace("\n", ""), svg)
-    for sentinel, colour in _THEME.items():
-        svg = svg.replace(sentinel, colour)
-    return re.sub(r">\s*\n\s*<", "><", svg)
-
-
-def _prefixed(match: re.Match[str], name: str) -> str:
-    return f' id="{name}-{match[1]}"'

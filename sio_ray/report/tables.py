@@ -1,119 +1,101 @@
-"""Turn metrics into what the page and the terminal print: comparisons of the two arms, in rows."""
+"""The tables of the page in rows: both arms of every detector, OOD set and run; settings and costs."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
-from scipy.stats import f as f_distribution
 
-from sio_ray.ood.protocol import summarise
-from sio_ray.report.data import ReportData
-
-ARMS = ("baseline", "sio")
-ARM_PHRASES = {"baseline": "the baseline", "sio": "SIO"}
-ARM_NAMES = {"baseline": "Baseline", "sio": "SIO"}
-GROUPS = ("near", "far")
-GROUP_NAMES = {"near": "Near-OOD", "far": "Far-OOD"}
-
-#: A plus-minus sign, and no line break after it.
-PLUS_MINUS = " \N{PLUS-MINUS SIGN}\N{NO-BREAK SPACE}"
-
-#: Half of the last digit that a page with one decimal of a percent can show.
-_SMALLEST_SHOWN = 0.0005
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A column of the metrics and how to read it."""
-
-    key: str
-    name: str
-    meaning: str
-    higher_is_better: bool = True
-
-
-METRICS = (
-    Metric("auroc", "AUROC", "area under the ROC curve; 50 is chance, higher is better"),
-    Metric(
-        "fpr_at_95_tpr",
-        "FPR@95",
-        "share of ID images flagged at the threshold that flags 95 % of OOD; lower is better",
-        False,
-    ),
-    Metric("aupr_out", "AUPR-out", "area under the precision-recall curve, OOD positive; higher is better"),
-    Metric("aupr_in", "AUPR-in", "area under the precision-recall curve, ID positive; higher is better"),
+from sio_ray.report.comparison import (
+    ARM_PHRASES,
+    ARMS,
+    AUROC,
+    FPR,
+    GROUP_NAMES,
+    GROUPS,
+    METRICS,
+    NOTHING,
+    Comparison,
+    Estimate,
+    Metric,
+    by_set,
+    compare,
+    compare_means,
 )
-AUROC, FPR = METRICS[:2]
+from sio_ray.report.data import Evaluation
+from sio_ray.report.numbers import plural
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean and standard deviation (ddof 0) over seeds, as fractions."""
-
-    mean: float
-    std: float
-    num_seeds: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One number for both arms; an arm that was not run is None."""
-
-    baseline: Estimate | None
-    sio: Estimate | None
-    higher_is_better: bool = True
-
-    @property
-    def difference(self) -> float | None:
-        """SIO minus baseline, as a fraction."""
-        return self.sio.mean - self.baseline.mean if self.sio and self.baseline else None
-
-    @property
-    def noise(self) -> float | None:
-        """sqrt(std_a^2 + std_b^2), or None where an arm has one seed: a spread of one number says nothing."""
-        if not (self.sio and self.baseline) or min(self.sio.num_seeds, self.baseline.num_seeds) < 2:
-            return None
-        return math.hypot(self.sio.std, self.baseline.std)
-
-    @property
-    def beyond_noise(self) -> bool:
-        """The difference is larger than the noise, and shows at one decimal of a percent."""
-        if self.difference is None or self.noise is None:
-            return False
-        return abs(self.difference) > max(self.noise, _SMALLEST_SHOWN)
-
-    @property
-    def winner(self) -> str | None:
-        """The arm that is better beyond noise, if any."""
-        if not self.beyond_noise or self.difference is None:
-            return None
-        return "sio" if (self.difference > 0) == self.higher_is_better else "baseline"
+COST_COLUMNS = {"fit_s": "Fit", "sweep_s": "Sweep", "score_s": "Score", "metrics_s": "Metrics"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its headings, and a comparison per column group."""
+    """A row of a table: its headings, and a comparison per group of columns."""
 
     names: tuple[str, ...]
-    cells: dict[str, Comparison]
+    cells: Mapping[str, Comparison]
 
 
 @dataclass(frozen=True)
 class MetricTable:
-    """One metric for all detectors, by group, with the mean over detectors."""
+    """One metric for all detectors.
+
+    Attributes:
+        metric: which.
+        columns: key of `Row.cells` to heading; each has a column per arm and one for the difference.
+        rows: one per detector (or run).
+        mean: over the detectors that every run has; None if there is none.
+    """
 
     metric: Metric
-    groups: tuple[str, ...]
+    columns: Mapping[str, str]
     rows: tuple[Row, ...]
-    mean: Row
+    mean: Row | None
 
 
-def arms_of(data: ReportData) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class HeatMap:
+    """AUROC of every detector on every OOD set.
+
+    Attributes:
+        sets: (group, name) of every OOD set, near first.
+        rows: one per detector; cells by `group/name`.
+        low: the lowest AUROC of an arm.
+        high: the highest.
+        reach: the largest absolute difference between arms.
+    """
+
+    sets: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+    low: float
+    high: float
+    reach: float
+
+    def shade(self, value: Estimate | None) -> float:
+        """Where a value lies from the lowest (0) to the highest (1)."""
+        return 0.0 if value is None or self.high <= self.low else (value.mean - self.low) / (self.high - self.low)
+
+    def tint(self, difference: float | None) -> float:
+        """The size of a difference over the largest, in [0, 1]."""
+        return abs(difference or 0.0) / self.reach if self.reach else 0.0
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """What a detector was set to: its title and paper, the number of settings tried, and by arm the one chosen."""
+
+    title: str
+    paper: str
+    num_tried: int
+    chosen: Mapping[str, str]
+
+
+def arms_of(*data: Evaluation) -> tuple[str, ...]:
     """The arms that were evaluated, baseline first."""
-    return _present(ARMS, data.metrics["arm"])
+    return _present(ARMS, (arm for one in data for arm in one.metrics["arm"]))
 
 
 def groups_of(metrics: pd.DataFrame) -> tuple[str, ...]:
@@ -121,37 +103,113 @@ def groups_of(metrics: pd.DataFrame) -> tuple[str, ...]:
     return _present(GROUPS, metrics["group"])
 
 
-def metric_table(data: ReportData, metric: Metric) -> MetricTable:
+def metrics_of(*data: Evaluation) -> list[Metric]:
+    """The metrics that all evaluations have."""
+    return [metric for metric in METRICS if all(metric.key in one.metrics.columns for one in data)]
+
+
+def detectors_of(data: Evaluation) -> list[str]:
+    """Names of the detectors, in the order of the metrics."""
+    return [str(name) for name in dict.fromkeys(data.metrics["detector"])]
+
+
+def shared_detectors(*data: Evaluation) -> list[str]:
+    """Detectors that every arm and seed of every evaluation has, so that means over them are comparable."""
+    shared = detectors_of(data[0])
+    for one in data:
+        runs = one.metrics[["arm", "seed", "detector"]].drop_duplicates()
+        num_runs = len(runs[["arm", "seed"]].drop_duplicates())
+        counts = Counter(runs["detector"])
+        shared = [name for name in shared if counts[name] == num_runs]
+    return shared
+
+
+def metric_table(data: Evaluation, metric: Metric) -> MetricTable:
     """Group means of one metric: the unweighted mean over OOD sets per seed, then mean and std over seeds."""
-    groups = groups_of(data.metrics)
-    cells = _compare(data.metrics, metric)
-    rows = tuple(Row((name,), {group: cells[name, group] for group in groups}) for name in detectors_of(data))
-    return MetricTable(metric, groups, rows, Row(("Mean",), _mean_over_detectors(data, metric)))
+    groups = {group: GROUP_NAMES[group] for group in groups_of(data.metrics)}
+    cells = compare(data.metrics, metric)
+    rows = tuple(
+        Row((data.title_of(name),), {group: cells.get((name, group), NOTHING) for group in groups})
+        for name in detectors_of(data)
+    )
+    means = compare_means(data.metrics, shared_detectors(data), metric)
+    return MetricTable(metric, groups, rows, Row(("Mean",), means) if means else None)
 
 
-def ood_set_rows(data: ReportData) -> list[Row]:
+def full_spectrum(data: Evaluation) -> Evaluation:
+    """The same evaluation with covariate-shifted ID images among ID."""
+    return replace(data, metrics=data.full_spectrum, full_spectrum=data.full_spectrum.iloc[:0])
+
+
+def detector_table(runs: Sequence[Evaluation], metric: Metric, group: str) -> MetricTable:
+    """One metric of every detector in several runs, side by side."""
+    columns = {run.name: run.name for run in runs}
+    cells = {run.name: compare(run.metrics, metric) for run in runs}
+    titles = {name: run.title_of(name) for run in reversed(runs) for name in detectors_of(run)}
+    names = dict.fromkeys(name for run in runs for name in detectors_of(run))
+    rows = tuple(
+        Row((titles[name],), {run: of_run.get((name, group), NOTHING) for run, of_run in cells.items()})
+        for name in names
+    )
+    shared = shared_detectors(*runs)
+    means = {run.name: compare_means(run.metrics, shared, metric).get(group, NOTHING) for run in runs}
+    return MetricTable(metric, columns, rows, Row(("Mean",), means) if shared else None)
+
+
+def run_table(runs: Sequence[Evaluation]) -> MetricTable:
+    """Mean AUROC over the detectors that all runs have, and ID accuracy; a row per run."""
+    shared = shared_detectors(*runs)
+    groups = _present(GROUPS, (group for run in runs for group in groups_of(run.metrics)))
+    columns = {group: f"{GROUP_NAMES[group]} AUROC" for group in groups if shared}
+    rows = []
+    for run in runs:
+        means = compare_means(run.metrics, shared, AUROC)
+        rows.append(
+            Row((run.name,), {**{group: means.get(group, NOTHING) for group in groups}, "id": id_accuracy(run)})
+        )
+    return MetricTable(AUROC, {**columns, "id": "ID accuracy"}, tuple(rows), None)
+
+
+def ood_set_rows(data: Evaluation) -> list[Row]:
     """AUROC and FPR@95 of every OOD set, each the mean over detectors; names are (set, group)."""
-    by_set = _by_set(data.metrics)
-    cells = {metric.key: _compare(_average_detectors(by_set), metric) for metric in (AUROC, FPR)}
+    by_path = by_set(data.metrics)
+    cells = {metric.key: compare_means(by_path, shared_detectors(data), metric) for metric in (AUROC, FPR)}
     return [
-        Row((name, GROUP_NAMES[group]), {key: values["mean", f"{group}/{name}"] for key, values in cells.items()})
+        Row((name, GROUP_NAMES[group]), {key: values.get(f"{group}/{name}", NOTHING) for key, values in cells.items()})
         for group, name in _ood_sets(data)
     ]
 
 
-def detector_set_rows(data: ReportData) -> list[Row]:
+def detector_set_rows(data: Evaluation) -> list[Row]:
     """AUROC and FPR@95 of every detector on every OOD set; names are (set, detector)."""
-    by_set = _by_set(data.metrics)
-    cells = {metric.key: _compare(by_set, metric) for metric in (AUROC, FPR)}
+    by_path = by_set(data.metrics)
+    cells = {metric.key: compare(by_path, metric) for metric in (AUROC, FPR)}
     return [
-        Row((name, detector), {key: values[detector, f"{group}/{name}"] for key, values in cells.items()})
+        Row(
+            (name, data.title_of(detector)), {key: values[detector, f"{group}/{name}"] for key, values in cells.items()}
+        )
         for group, name in _ood_sets(data)
         for detector in detectors_of(data)
     ]
 
 
-def id_accuracy(data: ReportData) -> Comparison:
+def heat_map(data: Evaluation) -> HeatMap:
+    """AUROC of every detector on every OOD set, with what its colours need."""
+    cells = compare(by_set(data.metrics), AUROC)
+    sets = _ood_sets(data)
+    means = [estimate.mean for cell in cells.values() for estimate in (cell.baseline, cell.sio) if estimate]
+    rows = tuple(
+        Row((data.title_of(detector),), {f"{group}/{name}": cells[detector, f"{group}/{name}"] for group, name in sets})
+        for detector in detectors_of(data)
+    )
+    reach = max(abs(cell.difference or 0.0) for cell in cells.values())
+    return HeatMap(tuple(sets), rows, min(means), max(means), reach)
+
+
+def id_accuracy(data: Evaluation) -> Comparison:
     """Accuracy on the ID test set."""
+    if data.id_accuracy.empty:
+        return NOTHING
     estimates = {
         str(arm): Estimate(float(values.mean()), float(values.std(ddof=0)), len(values))
         for arm, values in data.id_accuracy.groupby("arm")["accuracy"]
@@ -159,90 +217,67 @@ def id_accuracy(data: ReportData) -> Comparison:
     return Comparison(estimates.get("baseline"), estimates.get("sio"))
 
 
-def headline(data: ReportData) -> list[tuple[str, Comparison]]:
+def headline(data: Evaluation) -> list[tuple[str, Comparison]]:
     """The few numbers of the verdict: mean AUROC per group, and ID accuracy."""
-    cells = _mean_over_detectors(data, AUROC)
-    numbers = [(f"{group}-OOD AUROC", comparison) for group, comparison in cells.items()]
+    means = compare_means(data.metrics, shared_detectors(data), AUROC)
+    numbers = [(f"{group}-OOD AUROC", means[group]) for group in groups_of(data.metrics) if group in means]
     if len(data.id_accuracy):
         numbers.append(("ID accuracy", id_accuracy(data)))
     return numbers
 
 
-def seed_count(data: ReportData) -> str:
+def seed_counts(data: Evaluation) -> dict[str, int]:
+    """Number of seeds of each arm that was run."""
+    return {arm: data.metrics.loc[data.metrics["arm"] == arm, "seed"].nunique() for arm in arms_of(data)}
+
+
+def seed_count(data: Evaluation) -> str:
     """The number of seeds in words, such as `2 seeds`."""
-    counts = {arm: data.metrics.loc[data.metrics["arm"] == arm, "seed"].nunique() for arm in arms_of(data)}
+    counts = seed_counts(data)
     if len(set(counts.values())) < 2:
         return plural(next(iter(counts.values()), 0), "seed")
     return " and ".join(f"{plural(count, 'seed')} of {ARM_PHRASES[arm]}" for arm, count in counts.items())
 
 
-def percent(fraction: float) -> str:
-    """A fraction in percent with one decimal, without the sign: `0.7834` is `78.3`."""
-    return f"{100 * fraction:.1f}"
+def cost_rows(data: Evaluation) -> list[tuple[str, dict[str, float]]]:
+    """(title, seconds by `COST_COLUMNS`) of every detector, means over runs."""
+    if not data.costs:
+        return []
+    means = pd.DataFrame(data.costs).groupby("detector", sort=False)[list(COST_COLUMNS)].mean()
+    return [(data.title_of(str(name)), row) for name, row in means.to_dict("index").items()]
 
 
-def points(fraction: float) -> str:
-    """A difference in percent points with its sign: `-0.018` is `-1.8`, with a true minus."""
-    text = f"{100 * fraction:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
+def setting_rows(data: Evaluation) -> list[SettingRow]:
+    """Paper and chosen setting of every detector."""
+    return [
+        SettingRow(
+            data.title_of(name),
+            data.papers.get(name, ""),
+            len({_setting_text(row["setting"]) for row in data.sweeps if row["detector"] == name}),
+            {arm: _chosen(data.settings, arm, name) for arm in arms_of(data)},
+        )
+        for name in detectors_of(data)
+    ]
 
 
-def false_alarms(data: ReportData) -> float | None:
-    """How often `beyond_noise` holds by chance where the arms do not differ; None where it is never asked.
-
-    With n normal seeds per arm, diff^2 / (std_a^2 + std_b^2) is F(1, 2n - 2) / (n - 1) in distribution. Where the
-    arms have different numbers of seeds, the smaller stands for both.
-    """
-    counts = [data.metrics.loc[data.metrics["arm"] == arm, "seed"].nunique() for arm in arms_of(data)]
-    if len(counts) < 2 or min(counts) < 2:
-        return None
-    return float(f_distribution.sf(min(counts) - 1, 1, 2 * min(counts) - 2))
-
-
-def estimate_text(estimate: Estimate | None) -> str:
-    """Such as `78.3 ± 0.4`, without the spread where there is one seed."""
-    if estimate is None:
-        return "unknown"
-    std = PLUS_MINUS + percent(estimate.std) if estimate.num_seeds > 1 else ""
-    return percent(estimate.mean) + std
+def _chosen(settings: Iterable[Mapping[str, Any]], arm: str, detector: str) -> str:
+    """Settings over seeds, the most frequent first: `k = 50 (2 of 3 seeds), k = 100 (1)`."""
+    counts = Counter(
+        _setting_text(row["setting"]) for row in settings if (row["arm"], row["detector"]) == (arm, detector)
+    )
+    if len(counts) < 2:
+        return next(iter(counts), "")
+    of_seeds = [f" of {plural(counts.total(), 'seed')}", *[""] * (len(counts) - 1)]
+    return "; ".join(f"{text} ({n}{of})" for (text, n), of in zip(counts.most_common(), of_seeds, strict=True))
 
 
-def _compare(metrics: pd.DataFrame, metric: Metric) -> dict[tuple[str, str], Comparison]:
-    """Comparisons by (detector, group)."""
-    estimates: dict[tuple[str, str], dict[str, Estimate]] = {}
-    for row in summarise(metrics).to_dict("records"):
-        mean, std = float(row[f"{metric.key}_mean"]), float(row[f"{metric.key}_std"])
-        both = estimates.setdefault((row["detector"], row["group"]), {})
-        both[row["arm"]] = Estimate(mean, std, int(row["num_seeds"]))
-    return {
-        key: Comparison(both.get("baseline"), both.get("sio"), metric.higher_is_better)
-        for key, both in estimates.items()
-    }
+def _setting_text(setting: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in setting.items()
+    )
 
 
-def _mean_over_detectors(data: ReportData, metric: Metric) -> dict[str, Comparison]:
-    # Averaged per seed before the spread over seeds is taken: the detectors of one seed share a network.
-    cells = _compare(_average_detectors(data.metrics), metric)
-    return {group: cells["mean", group] for group in groups_of(data.metrics)}
-
-
-def _average_detectors(metrics: pd.DataFrame) -> pd.DataFrame:
-    keys = [metric.key for metric in METRICS]
-    mean = metrics.groupby(["arm", "seed", "group", "ood_set"], as_index=False)[keys].mean()
-    return mean.assign(detector="mean")
-
-
-def _by_set(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Every OOD set as a group of its own."""
-    return metrics.assign(group=metrics["group"] + "/" + metrics["ood_set"])
-
-
-def detectors_of(data: ReportData) -> list[str]:
-    """Names of the detectors, in the order of the metrics."""
-    return [str(name) for name in dict.fromkeys(data.metrics["detector"])]
-
-
-def _ood_sets(data: ReportData) -> list[tuple[str, str]]:
+def _ood_sets(data: Evaluation) -> list[tuple[str, str]]:
     pairs = dict.fromkeys(zip(data.metrics["group"], data.metrics["ood_set"], strict=True))
     return sorted(pairs, key=lambda pair: GROUPS.index(pair[0]))
 
@@ -250,8 +285,3 @@ def _ood_sets(data: ReportData) -> list[tuple[str, str]]:
 def _present(order: tuple[str, ...], values: Iterable[str]) -> tuple[str, ...]:
     found = set(values)
     return tuple(name for name in order if name in found)
-
-
-def plural(count: int, noun: str) -> str:
-    """A count in words, such as `2 seeds`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from sio_ray.report.data import ReportData
-from sio_ray.report.tables import (
-    ARM_PHRASES,
-    PLUS_MINUS,
-    Comparison,
-    arms_of,
-    detectors_of,
-    estimate_text,
-    headline,
-    percent,
-    plural,
-    points,
-    seed_count,
-)
+from sio_ray.report.comparison import ARM_PHRASES, Comparison
+from sio_ray.report.data import Evaluation
+from sio_ray.report.numbers import PLUS_MINUS, percent, plural, points
+from sio_ray.report.tables import arms_of, headline, seed_count, shared_detectors
 
 # A line does not break before it.
 _PERCENT = "\N{NO-BREAK SPACE}%"
 
 
-def verdict(data: ReportData) -> str:
+def verdict(data: Evaluation) -> str:
     """One honest sentence: better, worse, or within noise."""
-    numbers = headline(data)
-    detectors = plural(len(detectors_of(data)), "detector")
-    numbers = [(f"mean {name} over {detectors}" if i == 0 else name, c) for i, (name, c) in enumerate(numbers)]
     arms = arms_of(data)
+    shared = shared_detectors(data)
+    if arms and not shared:
+        return "No detector was evaluated in every run, so nothing is averaged or compared."
+    numbers = headline(data)
+    detectors = plural(len(shared), "detector")
+    numbers = [(f"mean {name} over {detectors}" if i == 0 else name, c) for i, (name, c) in enumerate(numbers)]
     if len(arms) < 2:
-        values = "; ".join(f"{name} is {estimate_text(getattr(c, arms[0]))}{_PERCENT}" for name, c in numbers)
+        values = "; ".join(f"{name} is {getattr(c, arms[0]) or 'unknown'}{_PERCENT}" for name, c in numbers)
         return f"Only {ARM_PHRASES[arms[0]]} was run, so nothing is compared: {values} ({seed_count(data)})."
     first, *others = numbers
     return "; ".join([_first_clause(*first, seed_count(data)), *(_clause(*number) for number in others)]) + "."

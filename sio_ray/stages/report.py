@@ -1,33 +1,22 @@
-"""Stage `report`: gathers what the other stages wrote into one HTML page."""
+"""Stage `report`: one HTML page of an evaluation, or of several side by side, and its tables as files."""
 
 from __future__ import annotations
 
-import json
-import shlex
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sio_ray.config import Config
-from sio_ray.imageset import ImageSet
+from sio_ray.errors import ConfigError
 from sio_ray.imageset.storage import Folder
-from sio_ray.report.data import ClassGrid, Curve, ReportData, StageTime
-from sio_ray.stages.evaluate import METRICS_NAME, SCORES_NAME
-from sio_ray.stages.layout import (
-    evaluate_place,
-    fit_generator_place,
-    generate_place,
-    prepare_place,
-    report_place,
-    run_order,
-    synthetic_set_uri,
-    train_runs,
-)
-from sio_ray.stages.prepared_sets import PreparedSets
-from sio_ray.stages.record import Outcome, StageRecord, read_record, require, run_once
+from sio_ray.report.data import Evaluation, ReportData
+from sio_ray.stages.layout import report_place
+from sio_ray.stages.record import Outcome, run_once
+from sio_ray.stages.report_inputs import Source, read_evaluation, source_of
+from sio_ray.stages.report_inputs import gather as gather_from
 
-REPORT_NAME = "report.html"
+REPORT_NAME, COMPARISON_NAME = "report.html", "comparison.html"
 
 
 def report(config: Config) -> Outcome:
@@ -48,102 +37,77 @@ def report(config: Config) -> Outcome:
     return outcome.model_copy(update={"output": newest})
 
 
-def _work(config: Config, folder: Path) -> dict[str, Any]:
-    from sio_ray.report.page import render_report
-
-    page = render_report(gather(config)).encode()
-    Folder(str(folder)).write_bytes(REPORT_NAME, page)
-    return {"num_bytes": len(page)}
-
-
 def gather(config: Config) -> ReportData:
     """Read everything that the page, or the table on the terminal, shows.
 
     Raises:
         StageError: `evaluate` has not run for this config.
     """
-    prepared = PreparedSets(config, "report")
-    evaluated = evaluate_place(config).folder
-    record = require(evaluated, "evaluate", "report")
-    metrics = json.loads((evaluated / METRICS_NAME).read_text())
-    runs = {run.name: (run, require(run.place.folder, "train", "report")) for run in train_runs(config)}
-    fitted = "fit-generator" in run_order(config)
-    generator = read_record(fit_generator_place(config).folder) if fitted else None
-    curve = generator.result["curve"] if generator else []  # a closed form has none
-    return ReportData(
-        title=config.report.title or f"SIO on {config.name}",
-        config=config,
-        metrics=pd.DataFrame(metrics["metrics"]),
-        id_accuracy=pd.DataFrame(metrics["id_accuracy"]),
-        scores=pd.read_parquet(evaluated / SCORES_NAME),
-        class_grids=_class_grids(config, prepared, metrics["quality"]),
-        ood_grids=_ood_grids(config, prepared),
-        quality={name: value for name, value in metrics["quality"].items() if isinstance(value, int | float)},
-        classifier_curves=[Curve(name, run.arm, record.result["curve"]) for name, (run, record) in runs.items()],
-        generator_curve=Curve("generator", "generator", curve) if curve else None,
-        stage_times=_stage_times(config, [record for _, record in runs.values()]),
-        provenance={
-            "versions": record.versions,
-            "machine": record.machine,
-            "date": record.finished,
-            "git_commit": record.git_commit,
-        },
-        commands=_commands(config, record.git_commit),
+    return gather_from(source_of(config))
+
+
+def write_page(sources: Sequence[Source], path: Path) -> None:
+    """Write the page of one evaluation, or one that compares several.
+
+    Args:
+        sources: at least one.
+        path: of the page.
+    """
+    from sio_ray.report.comparison_page import render_comparison
+    from sio_ray.report.page import render_report
+
+    one = len(sources) == 1
+    page = render_report(gather_from(sources[0])) if one else render_comparison(evaluations(sources))
+    _write(path, page)
+
+
+def write_tables(sources: Sequence[Source], page: Path, formats: Collection[str]) -> list[Path]:
+    """Write the tables beside a page, under its name.
+
+    Args:
+        sources: at least one.
+        page: path of the page.
+        formats: of `csv`, `json` and `tex`.
+
+    Returns:
+        The files.
+    """
+    from sio_ray.report.latex import to_latex
+    from sio_ray.report.rows import to_csv, to_json
+
+    writers = {"csv": to_csv, "json": to_json, "tex": to_latex}
+    runs = evaluations(sources)
+    paths = []
+    for suffix in (suffix for suffix in writers if suffix in formats):
+        paths.append(page.with_suffix(f".{suffix}"))
+        _write(paths[-1], writers[suffix](runs))
+    return paths
+
+
+def evaluations(sources: Sequence[Source]) -> list[Evaluation]:
+    """The figures of every source; runs of one name are told apart by their folders.
+
+    Raises:
+        ConfigError: a run twice.
+    """
+    schemes = (
+        [source.name for source in sources],
+        [f"{source.name} ({source.folder.name.rpartition('-')[2]})" for source in sources],
+        [f"{source.name} ({os.path.relpath(source.folder)})" for source in sources],
     )
-
-
-def _class_grids(config: Config, prepared: PreparedSets, quality: dict[str, Any]) -> list[ClassGrid]:
-    train_set = prepared.open("id/train")
-    real, names = train_set.read(), train_set.info.class_names
-    synthetic = None
-    if "sio" in config.train.arms:
-        # Labels go round in turn, so a prefix holds enough of every class.
-        wanted = config.report.images_per_class * len(names)
-        synthetic = ImageSet(synthetic_set_uri(config)).read(limit=wanted)
-    agreement = quality.get("label_agreement_by_class", [None] * len(names))
-    count = config.report.images_per_class
-    return [
-        ClassGrid(
-            name=name,
-            real=real.images[real.labels == label][:count],
-            synthetic=None if synthetic is None else synthetic.images[synthetic.labels == label][:count],
-            agreement=agreement[label],
+    names = next((scheme for scheme in schemes if len(set(scheme)) == len(scheme)), None)
+    if names is None:
+        twice = next(
+            source.name for source, name in zip(sources, schemes[-1], strict=True) if schemes[-1].count(name) > 1
         )
-        for label, name in enumerate(names)
-    ]
+        raise ConfigError("RUN", "given once", twice, "leave out what is there already")
+    return [read_evaluation(source, name) for source, name in zip(sources, names, strict=True)]
 
 
-def _ood_grids(config: Config, prepared: PreparedSets) -> list[ClassGrid]:
-    count = config.report.images_per_class
-    return [
-        ClassGrid(name=f"{name} ({group}-OOD)", real=ImageSet(path).read(limit=count).images)
-        for (group, name), path in prepared.ood("test").items()
-    ]
+def _work(config: Config, folder: Path) -> dict[str, Any]:
+    write_page([source_of(config)], folder / REPORT_NAME)
+    return {"num_bytes": (folder / REPORT_NAME).stat().st_size}
 
 
-def _stage_times(config: Config, runs: list[StageRecord]) -> list[StageTime]:
-    times = []
-    places = {"prepare": prepare_place, "fit-generator": fit_generator_place, "generate": generate_place}
-    for place in [place for stage, place in places.items() if stage in run_order(config)]:
-        record = read_record(place(config).folder)
-        if record is not None:
-            times.append(StageTime(record.stage, record.wall_s, place(config).folder.name))
-    for run, record in zip(train_runs(config), runs, strict=True):
-        times.append(StageTime(f"train {run.name}", record.wall_s, run.place.folder.name))
-    evaluated = evaluate_place(config).folder
-    record = read_record(evaluated)
-    if record is not None:
-        times.append(StageTime("evaluate", record.wall_s, evaluated.name))
-    return times
-
-
-def _commands(config: Config, git_commit: str | None) -> list[str]:
-    """From a clone of the code to this report; the config is on the page too."""
-    checkout = [f"git checkout {git_commit.rstrip('+')}"] if git_commit else []
-    changed = ["# the code had changes that were not committed"] if git_commit and git_commit.endswith("+") else []
-    return [
-        *checkout,
-        *changed,
-        "make install",
-        f".venv/bin/sio-ray run {shlex.quote(config.name)}.yaml  # the full config below, saved under this name",
-    ]
+def _write(path: Path, text: str) -> None:
+    Folder(str(path.absolute().parent)).write_bytes(path.name, text.encode())

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pytest
-from report_study import DETECTORS, make_data
+from report_study import MANY_DETECTORS, MANY_SETS, TITLES, make_data
 
-from sio_ray.config import to_yaml, with_overrides
-from sio_ray.report.data import ClassGrid, Curve
+from sio_ray.config import build_config, to_yaml
+from sio_ray.report.comparison import AUROC
+from sio_ray.report.data import ClassGrid, Curve, Mistake, Mistakes
+from sio_ray.report.numbers import percent, points
 from sio_ray.report.page import render_report
 from sio_ray.report.pictures import MAX_CLASSES
-from sio_ray.report.tables import AUROC, metric_table, percent, points
+from sio_ray.report.tables import metric_table
 from sio_ray.report.verdict import verdict
 
-VOID = {"meta", "link", "img", "input", "br"}
+VOID = {"meta", "link", "img", "input", "br", "wbr"}
 HOSTILE = """<script>alert("x")</script>'&{{ 7*7 }}"""
 
 
@@ -70,7 +74,9 @@ def page(html):
 
 
 def words(data):
-    return Page(render_report(data)).words
+    """The text of the page, for which no plot need be drawn; that takes most of the time."""
+    with mock.patch("sio_ray.report.plots.draw_svg", return_value="<svg></svg>"):
+        return Page(render_report(data)).words
 
 
 def test_same_data_same_bytes(data, html):
@@ -102,11 +108,11 @@ def test_policy_forbids_requests_and_allows_just_our_script(html):
 
 def test_pictures_and_plots_are_described(page):
     images = page.all("img")
-    assert len(images) == 6 * 2 + 4
+    assert len(images) == 6 * 2 + 4 + 6 * 10
     assert all(image["alt"].strip() for image in images)
     assert all(image["src"].startswith("data:image/png;base64,") for image in images)
     plots = [svg for svg in page.all("svg") if svg.get("class") == "plot"]
-    assert len(plots) == 2 + 2 + 2 + 2 + 1
+    assert len(plots) == 2 + 2 + 2 + 2 + 2 + 1
     assert all(plot["role"] == "img" and plot["aria-label"] for plot in plots)
 
 
@@ -144,7 +150,7 @@ def test_tables_have_scopes_and_rows_of_one_width(html):
 
 
 def test_sortable_headings_point_at_their_column(html):
-    for table in re.findall(r'<table class="sortable">.*?</table>', html, flags=re.DOTALL):
+    for table in re.findall(r'<table class="sortable[ a-z]*">.*?</table>', html, flags=re.DOTALL):
         columns = [int(column) for column in re.findall(r'data-column="(\d+)"', table)]
         body = re.search(r"<tbody>\s*<tr>(.*?)</tr>", table, flags=re.DOTALL)[1]
         cells = re.findall(r"<t[hd]\b[^>]*>", body)
@@ -190,10 +196,14 @@ def test_every_string_of_the_data_is_escaped(data):
         class_grids=[ClassGrid(HOSTILE, picture, picture, 0.5)],
         ood_grids=[ClassGrid(HOSTILE, picture)],
         metrics=data.metrics.replace({"detector": {"msp": HOSTILE + "$\\frac$"}, "ood_set": {"noise": HOSTILE}}),
+        papers={"knn": HOSTILE},
+        settings=[{"arm": "sio", "detector": "knn", "setting": {HOSTILE: HOSTILE}}],
+        overlaps=[{"ood_set": HOSTILE, "other_set": HOSTILE, "num_images": 2}],
+        mistakes=[Mistakes("sio", 0, "near", [Mistake(picture[0], HOSTILE, 3, 0.5)])],
         commands=[HOSTILE],
         provenance={"versions": {HOSTILE: HOSTILE}, "machine": HOSTILE, "date": HOSTILE, "git_commit": HOSTILE},
     )
-    html = render_report(hostile)
+    html = render_report(dataclasses.replace(hostile, titles={}))
     page = Page(html)
     assert html.count("<script") == 1
     assert "alert(&#34;" in html
@@ -204,7 +214,7 @@ def test_every_string_of_the_data_is_escaped(data):
 
 def test_names_in_any_script_render(data):
     name = "\N{CJK UNIFIED IDEOGRAPH-732B}\N{OGHAM LETTER BEITH}"
-    assert name in words(make_data(metrics=data.metrics.replace({"detector": {"knn": name}})))
+    assert name in Page(render_report(make_data(metrics=data.metrics.replace({"detector": {"knn": name}})))).words
 
 
 @pytest.mark.parametrize("arm", ["baseline", "sio"])
@@ -232,36 +242,55 @@ def test_missing_parts_are_named(data):
         stage_times=[],
         commands=[],
         provenance={},
+        config=None,
+        projection=None,
+        mistakes=[],
+        settings=[],
+        sweeps=[],
+        costs=[],
+        extraction={},
+        overlaps=None,
+        id_accuracy=data.id_accuracy.iloc[:0],
         class_grids=[ClassGrid(grid.name, grid.real) for grid in data.class_grids],
     )
     text = words(bare)
     assert "There is no loss curve of the generator" in text
     assert "No training curve of the classifiers was recorded." in text
     assert "No synthetic set was measured." in text
-    assert "There are no scores of the detector energy" in text
+    assert "There are no scores of the detector Energy" in text
+    assert "No picture of the features was recorded." in text
+    assert "There are no scores or no pictures to show mistakes of Energy." in text
+    assert "Which settings of the detectors were chosen was not recorded." in text
+    assert "The time of the detectors was not recorded." in text
+    assert "The time of the stages was not recorded." in text
+    assert "Whether test sets share images with training sets was not recorded." in text
+    assert "There is no config of this evaluation that this version reads" in text
+    assert "The config was not recorded." in text
+    assert "The image sets are not at hand" in words(dataclasses.replace(bare, class_grids=[], ood_grids=[]))
     assert "There are no synthetic images to show." in text
 
 
 def test_near_ood_alone_renders(data):
     near = data.metrics[data.metrics["group"] == "near"]
-    text = words(make_data(metrics=near))
+    mistakes = [worst for worst in data.mistakes if worst.group != "far"]
+    text = words(make_data(metrics=near, mistakes=mistakes))
     assert "Far-OOD" not in text
     assert "far-OOD AUROC" not in text
 
 
 def test_detector_of_the_plots_is_the_one_asked_for(data):
-    other = make_data(config=with_overrides(data.config, {"report.detector": "vim"}))
-    assert "ROC curves and score densities: vim" in words(other)
-    assert render_report(other) != render_report(data)
+    other = make_data(detector="vim", scores=data.scores.assign(ood_score=-data.scores["ood_score"]))
+    assert "ROC curves and score densities: ViM" in words(other)
+    assert "Worst mistakes: ViM" in words(other)
 
 
 def test_curves_without_accuracy_and_with_odd_losses_render():
     points_ = [{"step": 1.0, "loss": 0.0}, {"step": 2.0, "loss": float("inf")}, {"step": 3.0}]
-    assert "Classifiers: training loss" in words(make_data(classifier_curves=[Curve("a", "sio", points_)]))
+    assert "Classifiers: training loss" in render_report(make_data(classifier_curves=[Curve("a", "sio", points_)]))
 
 
 def test_constant_scores_render(data):
-    assert "ROC curves" in words(make_data(scores=data.scores.assign(ood_score=1.0)))
+    assert "ROC curves" in render_report(make_data(scores=data.scores.assign(ood_score=1.0)))
 
 
 def test_many_classes_show_those_of_the_lowest_agreement():
@@ -275,4 +304,64 @@ def test_many_classes_show_those_of_the_lowest_agreement():
 
 def test_all_detectors_are_in_the_plots(html):
     first = re.search(r'<svg class="plot".*?</svg>', html, flags=re.DOTALL)[0]
-    assert all(f">{name}<" in first for name in DETECTORS)
+    assert all(f">{title}<" in first for title in TITLES.values())
+
+
+def test_a_study_of_many_detectors_stays_small_enough_to_send():
+    html = render_report(make_data(titles=MANY_DETECTORS, ood_sets=MANY_SETS))
+    assert len(html.encode()) < 3_000_000
+    page = Page(html)
+    assert "over 25 detectors" in page.words
+    assert "25 detectors score 7 OOD sets" in page.words
+
+
+def test_heat_map_shows_every_value_of_both_arms_and_the_difference(data, html):
+    maps = re.findall(r'<table class="sortable heat">.*?</table>', html, flags=re.DOTALL)
+    means = data.metrics.groupby(["arm", "detector", "group", "ood_set"], sort=False)["auroc"].mean()
+    for table, values in zip(maps, (means["sio"], means["baseline"], means["sio"] - means["baseline"]), strict=True):
+        shown = [float(value) for value in re.findall(r'<td data-value="([^"]*)"', table)]
+        assert shown == pytest.approx(values.tolist(), abs=1e-6)
+        shares = [int(share) for share in re.findall(r"--share:(\d+)%", table)]
+        assert len(shares) == len(values)
+        assert all(0 <= share <= 60 for share in shares)
+
+
+def test_overlaps_are_a_warning(data):
+    rows = [
+        {"ood_set": "near/tin", "other_set": "outliers", "num_images": 1200},
+        {"ood_set": "far/x", "other_set": "y", "num_images": 0},
+    ]
+    text = words(make_data(overlaps=rows))
+    assert "1 200 of the images of near/tin equal one of outliers, pixel for pixel." in text
+    assert "far/x" not in text
+    assert "No test image equals one that was trained on" in words(make_data(overlaps=rows[1:]))
+    assert "Sets that share images" not in words(data)
+
+
+def test_given_networks_are_not_said_to_be_trained_here():
+    config = build_config({"name": "theirs", "evaluate": {"checkpoints": {"baseline": ["openood:best.ckpt"]}}})
+    text = words(make_data(arms=("baseline",), config=config))
+    assert "The networks were given, not trained here." in text
+    assert "Every run takes" not in text
+
+
+def test_mistakes_say_where_they_are_from(page):
+    alts = [image["alt"] for image in page.all("img")]
+    assert "image 6 of digits_6_9" in alts
+    assert "Near-OOD images that look most ID, SIO, seed 0" in page.words
+    assert "ID images that look most OOD, Baseline, seed 0" in page.words
+
+
+def test_features_say_how_much_variance_the_axes_show(data, html):
+    assert "first principal axis (41 % of variance)" in html
+    assert "second (17 % of variance)" in html
+    unknown = render_report(make_data(explained_variance={}))
+    assert ">first principal axis<" in unknown
+
+
+def test_full_spectrum_is_a_table_of_its_own(data):
+    lower = data.metrics.assign(auroc=data.metrics["auroc"] - 0.1)
+    text = words(make_data(full_spectrum=lower))
+    assert "covariate-shifted ID images among ID" in text
+    assert percent(metric_table(make_data(metrics=lower), AUROC).rows[0].cells["near"].sio.mean) in text
+    assert "full spectrum" not in words(data).lower()

@@ -7,27 +7,31 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from report_study import DETECTORS, OOD_SETS, make_data
+from report_study import DETECTORS, OOD_SETS, TITLES, make_data
 from rich.console import Console
 
 from sio_ray.errors import EvaluationError
+from sio_ray.report.comparison import ARMS, AUROC, FPR, METRICS, Comparison, Estimate
+from sio_ray.report.comparison import false_alarms as chance
+from sio_ray.report.numbers import percent, points
 from sio_ray.report.tables import (
-    AUROC,
-    FPR,
-    METRICS,
-    Comparison,
-    Estimate,
+    cost_rows,
     detector_set_rows,
-    estimate_text,
-    false_alarms,
+    heat_map,
     id_accuracy,
     metric_table,
+    metrics_of,
     ood_set_rows,
-    percent,
-    points,
+    seed_counts,
+    setting_rows,
+    shared_detectors,
 )
 from sio_ray.report.text_table import print_table
 from sio_ray.report.verdict import verdict
+
+
+def false_alarms(data):
+    return chance(seed_counts(data).values())
 
 
 def by_hand(data, key, arm, group, detectors, sets=None):
@@ -52,10 +56,10 @@ def compare(base, sio, *, seeds=2, higher=True):
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
 def test_group_means_are_those_computed_by_hand(data, metric):
     table = metric_table(data, metric)
-    assert [row.names[0] for row in table.rows] == list(DETECTORS)
-    assert table.groups == ("near", "far")
-    for row in (*table.rows, table.mean):
-        detectors = DETECTORS if row is table.mean else row.names
+    assert [row.names[0] for row in table.rows] == list(TITLES.values())
+    assert list(table.columns) == ["near", "far"]
+    for row, name in zip((*table.rows, table.mean), (*DETECTORS, None), strict=True):
+        detectors = [name] if name else DETECTORS
         for group, cell in row.cells.items():
             for arm in ("baseline", "sio"):
                 estimate = getattr(cell, arm)
@@ -77,7 +81,8 @@ def test_per_set_tables_are_those_computed_by_hand(data):
     rows = detector_set_rows(data)
     assert len(rows) == len(OOD_SETS) * len(DETECTORS)
     for row in rows:
-        mean, _ = by_hand(data, "auroc", "baseline", None, [row.names[1]], [row.names[0]])
+        (detector,) = [name for name, title in TITLES.items() if title == row.names[1]]
+        mean, _ = by_hand(data, "auroc", "baseline", None, [detector], [row.names[0]])
         assert row.cells["auroc"].baseline.mean == pytest.approx(mean)
 
 
@@ -114,7 +119,7 @@ def test_one_seed_marks_nothing():
     comparison = compare((0.5, 0.0), (0.9, 0.0), seeds=1)
     assert comparison.noise is None
     assert not comparison.beyond_noise
-    assert estimate_text(comparison.sio) == "90.0"
+    assert str(comparison.sio) == "90.0"
 
 
 def test_a_difference_that_prints_as_zero_is_never_marked():
@@ -219,12 +224,12 @@ def test_terminal_table_has_the_numbers_of_the_page(data):
     text = printed(data)
     assert max(map(len, text.splitlines())) <= 80
     for row in metric_table(data, AUROC).rows:
-        (line,) = [line for line in text.splitlines() if line.split()[:1] == [row.names[0]]]
+        (line,) = [line for line in text.splitlines() if line.strip().startswith(row.names[0] + "  ")]
         expected = []
         for cell in row.cells.values():
             expected += [f"{percent(e.mean)}±{percent(e.std)}" for e in (cell.baseline, cell.sio)]
             expected.append(points(cell.difference) + "*" * cell.beyond_noise)
-        assert line.split()[1:] == expected
+        assert line.strip().removeprefix(row.names[0]).split() == expected
     assert "ID accuracy" in text
     assert "42 % of equal pairs" in " ".join(text.split())
 
@@ -237,3 +242,76 @@ def test_terminal_table_of_one_arm_has_no_difference():
 
 def test_terminal_table_takes_names_as_text(data):
     assert "[red]msp" in printed(make_data(metrics=data.metrics.replace({"detector": {"msp": "[red]msp"}})), width=100)
+
+
+def without(data, arm, detector):
+    """The same study where one arm lacks a detector."""
+    metrics = data.metrics
+    return make_data(metrics=metrics[(metrics["arm"] != arm) | (metrics["detector"] != detector)])
+
+
+def test_means_are_over_the_detectors_that_both_arms_have(data):
+    uneven = without(data, "sio", "vim")
+    assert shared_detectors(uneven) == list(DETECTORS[:-1])
+    table = metric_table(uneven, AUROC)
+    for arm in ("baseline", "sio"):
+        mean, std = by_hand(data, "auroc", arm, "near", DETECTORS[:-1])
+        assert getattr(table.mean.cells["near"], arm).mean == pytest.approx(mean)
+        assert getattr(table.mean.cells["near"], arm).std == pytest.approx(std)
+    assert table.rows[-1].cells["near"].sio is None
+    assert table.rows[-1].cells["near"].difference is None
+    assert "over 5 detectors" in verdict(uneven)
+    assert "ViM" in printed(uneven)
+
+
+def test_arms_without_a_common_detector_are_not_averaged(data):
+    metrics = data.metrics
+    apart = (metrics["arm"] == "sio") == metrics["detector"].isin(["msp", "knn", "odin"])
+    disjoint = make_data(metrics=metrics[apart])
+    assert shared_detectors(disjoint) == []
+    assert metric_table(disjoint, AUROC).mean is None
+    assert verdict(disjoint) == "No detector was evaluated in every run, so nothing is averaged or compared."
+    assert "Mean" not in printed(disjoint).split("Mean and std")[0]
+
+
+def test_heat_map_spans_all_values_and_its_colours_their_range(data):
+    heat = heat_map(data)
+    assert heat.sets == OOD_SETS
+    means = data.metrics.groupby(["arm", "detector", "group", "ood_set"])["auroc"].mean()
+    assert heat.low == pytest.approx(means.min())
+    assert heat.high == pytest.approx(means.max())
+    gains = means["sio"] - means["baseline"]
+    assert heat.reach == pytest.approx(gains.abs().max())
+    shades = [heat.shade(getattr(cell, arm)) for row in heat.rows for cell in row.cells.values() for arm in ARMS]
+    assert min(shades) == 0.0
+    assert max(shades) == 1.0
+    assert max(heat.tint(cell.difference) for row in heat.rows for cell in row.cells.values()) == 1.0
+    value = heat.rows[3].cells["far/letters"].sio.mean
+    assert value == pytest.approx(means["sio", "knn", "far", "letters"])
+    assert heat.tint(None) == heat.shade(None) == 0.0
+
+
+def test_costs_are_means_over_runs(data):
+    rows = dict(cost_rows(data))
+    assert list(rows) == list(TITLES.values())
+    assert rows["KNN"] == pytest.approx({"fit_s": 0.3, "sweep_s": 0.0, "score_s": 0.23, "metrics_s": 0.05})
+    doubled = [row | {"fit_s": row["fit_s"] + 1.0} if row["arm"] == "sio" else row for row in data.costs]
+    assert dict(cost_rows(make_data(costs=doubled)))["KNN"]["fit_s"] == pytest.approx(0.8)
+    assert cost_rows(make_data(costs=[])) == []
+
+
+def test_chosen_settings_say_how_many_seeds_chose_them():
+    rows = {row.title: row for row in setting_rows(make_data(seeds=(0, 1, 2)))}
+    assert rows["KNN"].chosen == dict.fromkeys(ARMS, "k = 50 (2 of 3 seeds); k = 100 (1)")
+    assert rows["KNN"].num_tried == 3
+    assert rows["MSP"].chosen == {"baseline": "", "sio": ""}
+    assert rows["MSP"].num_tried == 0
+    assert rows["MSP"].paper == "Somebody et al., arXiv:2000.00000"
+    one = make_data(seeds=(0,), settings=[{"arm": "sio", "detector": "msp", "setting": {"eps": 0.0014, "T": 10}}])
+    assert setting_rows(one)[0].chosen == {"baseline": "", "sio": "eps = 0.0014, T = 10"}
+
+
+def test_an_older_evaluation_without_the_authors_variant_has_the_other_metrics(data):
+    older = make_data(metrics=data.metrics.drop(columns="fpr_at_95_id_tpr"))
+    assert [metric.key for metric in metrics_of(older)] == [metric.key for metric in METRICS[:-1]]
+    assert metric_table(older, AUROC) == metric_table(data, AUROC)

@@ -1,0 +1,273 @@
+"""Gathers what a report shows from the outputs of the other stages, as far as they are there."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import yaml
+
+from sio_ray.config import Config, build_config, with_overrides
+from sio_ray.errors import ConfigError, StageError
+from sio_ray.imageset import ImageSet
+from sio_ray.imageset.lookup import pictures_by_id
+from sio_ray.imageset.manifest import MANIFEST_NAME
+from sio_ray.imageset.sample import sample_pictures
+from sio_ray.imageset.storage import Folder
+from sio_ray.ood.detectors import DETECTORS
+from sio_ray.ood.projection import from_arrow
+from sio_ray.report.data import ClassGrid, Curve, Evaluation, Mistake, Mistakes, ReportData, StageTime
+from sio_ray.report.mistakes import worst_mistakes
+from sio_ray.report.pictures import COLUMNS, choose_classes
+from sio_ray.stages.evaluation_results import METRICS_NAME, PROJECTION_NAME, SCORES_NAME
+from sio_ray.stages.layout import (
+    evaluate_place,
+    fit_generator_place,
+    generate_place,
+    prepare_place,
+    run_order,
+    synthetic_set_uri,
+    train_runs,
+)
+from sio_ray.stages.prepared_sets import PreparedSets
+from sio_ray.stages.record import StageRecord, read_record, require
+
+
+@dataclass(frozen=True)
+class Source:
+    """An evaluation to report on.
+
+    Attributes:
+        folder: what `evaluate` wrote.
+        config: leads to the outputs of the other stages; None if there is none that this version reads.
+        record: of `evaluate`; None if somebody else made the folder.
+    """
+
+    folder: Path
+    config: Config | None
+    record: StageRecord | None
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return self.config.name if self.config else self.folder.name
+
+    def metrics(self) -> dict[str, Any]:
+        """What `evaluate` measured."""
+        measured: dict[str, Any] = json.loads((self.folder / METRICS_NAME).read_text())
+        return measured
+
+
+def source_of(config: Config) -> Source:
+    """The evaluation of a config.
+
+    Raises:
+        StageError: `evaluate` has not run for this config.
+    """
+    folder = evaluate_place(config).folder
+    record = read_record(folder)
+    if record is None:
+        if "prepare" in run_order(config):  # the first stage that is missing is the one to run
+            require(prepare_place(config).folder, "prepare", "report")
+        record = require(folder, "evaluate", "report")
+    return Source(folder, config, record)
+
+
+def source_in(folder: Path, overrides: Sequence[str] = ()) -> Source:
+    """The evaluation in a folder.
+
+    Args:
+        folder: what `evaluate` wrote, moved or not, or somebody else's `metrics.json` and `scores.parquet`.
+        overrides: `report.field=value`.
+
+    Raises:
+        StageError: the folder does not hold both files.
+        ConfigError: an override of another section, or any where there is no config.
+    """
+    for name in (METRICS_NAME, SCORES_NAME):
+        if not (folder / name).is_file():
+            raise StageError(f"{folder} must hold {name} of an evaluation, got none; give the folder of `evaluate`.")
+    record = read_record(folder)
+    config = None
+    if record is not None:
+        try:
+            config = build_config(record.config)
+        except ConfigError:  # of another version; the page says that it is missing
+            pass
+        else:
+            if folder.absolute().parent.name == config.name:  # a run that was moved is whole where it is
+                config = config.model_copy(update={"output_dir": folder.absolute().parent.parent})
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if config is None or not key.startswith("report."):
+            rule = "of the section report where a folder is given" if config else "left out where there is no config"
+            raise ConfigError("override", rule, override, "give a preset or YAML file to change other fields")
+        config = with_overrides(config, {key: yaml.safe_load(text)})
+    return Source(folder, config, record)
+
+
+def read_evaluation(source: Source, name: str | None = None) -> Evaluation:
+    """Read the figures of an evaluation; what an older or foreign one lacks stays empty."""
+    return Evaluation(name=name or source.name, **_figures(source))
+
+
+def gather(source: Source) -> ReportData:
+    """Read everything that the page of one evaluation shows."""
+    config, measured = source.config, source.metrics()
+    figures = _figures(source)
+    detector = config.report.detector if config else _any_detector(measured["metrics"])
+    scores = _scores(source.folder / SCORES_NAME, detector)
+    data = ReportData(
+        name=source.name,
+        **figures,
+        title=(config and config.report.title) or f"SIO on {source.name}",
+        detector=detector,
+        scores=scores,
+        quality={key: value for key, value in measured.get("quality", {}).items() if isinstance(value, int | float)},
+        **_projection(source.folder / PROJECTION_NAME),
+    )
+    if config is None:
+        return data
+    return ReportData(**{**vars(data), **_from_config(config, measured.get("quality", {}), scores)})
+
+
+def _figures(source: Source) -> dict[str, Any]:
+    measured, record = source.metrics(), source.record
+    provenance = {}
+    if record is not None:
+        provenance = {
+            "versions": record.versions,
+            "machine": record.machine,
+            "date": record.finished,
+            "git_commit": record.git_commit,
+        }
+    return {
+        "metrics": pd.DataFrame(measured["metrics"]),
+        "id_accuracy": pd.DataFrame(measured.get("id_accuracy", []), columns=["arm", "seed", "accuracy"]),
+        "full_spectrum": pd.DataFrame(measured.get("full_spectrum_rows", [])),
+        "config": source.config,
+        "titles": {name: detector.title for name, detector in DETECTORS.items()},
+        "papers": {name: detector.paper for name, detector in DETECTORS.items()},
+        "settings": measured.get("settings", []),
+        "sweeps": measured.get("sweeps", []),
+        "costs": measured.get("costs", []),
+        "extraction": measured.get("extraction", {}),
+        "overlaps": measured.get("overlaps"),
+        "provenance": provenance,
+        "commands": _commands(source.config, record.git_commit) if source.config and record else [],
+    }
+
+
+def _any_detector(metrics: Sequence[Mapping[str, Any]]) -> str:
+    names = [str(row["detector"]) for row in metrics]
+    return "energy" if "energy" in names else names[0]
+
+
+def _scores(path: Path, detector: str) -> pd.DataFrame:
+    """The rows of one detector; the file may hold tens of millions of others."""
+    columns = ["arm", "seed", "group", "image_set", "image_id", "ood_score"]
+    table = pq.read_table(path, columns=columns, filters=[("detector", "==", detector)])
+    return table.to_pandas(strings_to_categorical=True)
+
+
+def _projection(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    points, shares = from_arrow(pq.read_table(path))
+    return {"projection": points, "explained_variance": shares}
+
+
+def _from_config(config: Config, quality: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
+    """What the other stages of the config left: pictures, curves, times."""
+    order = run_order(config)
+    runs = train_runs(config) if "train" in order else []
+    records = {run.name: (run, record) for run in runs if (record := read_record(run.place.folder))}
+    found: dict[str, Any] = {
+        "classifier_curves": [Curve(name, run.arm, record.result["curve"]) for name, (run, record) in records.items()],
+        "generator_curve": _generator_curve(config),
+        "stage_times": _stage_times(config),
+    }
+    if "prepare" in order and read_record(prepare_place(config).folder) is not None:
+        prepared = PreparedSets(config, "report")
+        found["class_grids"] = _class_grids(config, prepared, quality)
+        found["ood_grids"] = _ood_grids(config, prepared)
+        found["mistakes"] = _mistakes(prepared, scores)
+    return found
+
+
+def _generator_curve(config: Config) -> Curve | None:
+    record = read_record(fit_generator_place(config).folder) if "fit-generator" in run_order(config) else None
+    curve = record.result["curve"] if record else []  # a closed form has none
+    return Curve("generator", "generator", curve) if curve else None
+
+
+def _class_grids(config: Config, prepared: PreparedSets, quality: Mapping[str, Any]) -> list[ClassGrid]:
+    train_set = prepared.open("id/train")
+    names = train_set.info.class_names
+    agreement = quality.get("label_agreement_by_class", [None] * len(names))
+    wanted = dict.fromkeys(choose_classes(agreement), config.report.images_per_class)
+    real = sample_pictures(train_set, wanted, seed=0)
+    synthetic = {}
+    if "sio" in config.train.arms and Folder(synthetic_set_uri(config)).exists(MANIFEST_NAME):
+        synthetic = sample_pictures(ImageSet(synthetic_set_uri(config)), wanted, seed=0)
+    return [
+        ClassGrid(name, real.get(label), synthetic.get(label), agreement[label]) for label, name in enumerate(names)
+    ]
+
+
+def _ood_grids(config: Config, prepared: PreparedSets) -> list[ClassGrid]:
+    wanted = {-1: config.report.images_per_class}
+    return [
+        ClassGrid(f"{name} ({group}-OOD)", sample_pictures(ImageSet(path), wanted, seed=0)[-1])
+        for (group, name), path in prepared.ood("test").items()
+    ]
+
+
+def _mistakes(prepared: PreparedSets, scores: pd.DataFrame) -> list[Mistakes]:
+    """Of the first seed of each arm, as many as fit in a line of the page."""
+    found = []
+    paths = {f"{group}/{name}": path for (group, name), path in prepared.ood("test").items()}
+    first_seeds = scores.groupby("arm", observed=True)["seed"].min()
+    for group in ("near", "far", "id"):
+        for arm in [arm for arm in ("baseline", "sio") if arm in first_seeds]:
+            run = scores[(scores["arm"] == arm) & (scores["seed"] == first_seeds[arm])]
+            worst = worst_mistakes(run, group, COLUMNS)
+            images: dict[int, Mistake] = {}
+            for name, rows in worst.groupby("image_set", observed=True):
+                image_set = prepared.open(f"id/{name}") if group == "id" else ImageSet(paths[f"{group}/{name}"])
+                pictures = pictures_by_id(image_set, rows["image_id"])
+                for place, image_id, passed in zip(rows.index, rows["image_id"], rows["passed"], strict=True):
+                    picture, label = pictures[image_id]
+                    called = image_set.info.class_names[label] if group == "id" else str(name)
+                    images[place] = Mistake(picture, called, int(image_id), float(passed))
+            if images:
+                found.append(Mistakes(arm, int(first_seeds[arm]), group, [images[place] for place in sorted(images)]))
+    return found
+
+
+def _stage_times(config: Config) -> list[StageTime]:
+    order = run_order(config)
+    places = {"prepare": prepare_place, "fit-generator": fit_generator_place, "generate": generate_place}
+    folders = [(stage, place(config).folder) for stage, place in places.items() if stage in order]
+    if "train" in order:
+        folders += [(f"train {run.name}", run.place.folder) for run in train_runs(config)]
+    folders.append(("evaluate", evaluate_place(config).folder))
+    return [StageTime(name, record.wall_s, folder.name) for name, folder in folders if (record := read_record(folder))]
+
+
+def _commands(config: Config, git_commit: str | None) -> list[str]:
+    """From a clone of the code to this report; the config is on the page too."""
+    checkout = [f"git checkout {git_commit.rstrip('+')}"] if git_commit else []
+    changed = ["# the code had changes that were not committed"] if git_commit and git_commit.endswith("+") else []
+    return [
+        *checkout,
+        *changed,
+        "make install",
+        f".venv/bin/sio-ray run {shlex.quote(config.name)}.yaml  # the full config below, saved under this name",
+    ]
