@@ -28,7 +28,7 @@ demo: $(VENV)/.installed  ## run the whole method on scikit-learn's digits; minu
 	@$(BIN)/sio-ray demo
 
 test: $(VENV)/.installed-dev  ## run all tests
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev  ## lint, formatting, types
 	$(BIN)/ruff check .

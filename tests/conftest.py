@@ -8,9 +8,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import json
+import shutil
 import warnings
 
 import pytest
+from filelock import FileLock
 
 from sio_ray.cli import run_stages
 from sio_ray.config import ClusterConfig, load_config
@@ -60,10 +63,22 @@ def ray_cluster():
 
 @pytest.fixture(scope="session")
 def finished(ray_cluster, tmp_path_factory, tiny):
-    """Overrides, config and outcomes of a run of all stages."""
-    overrides = (*tiny, f"output_dir={tmp_path_factory.mktemp('runs')}", "train.concurrent_runs=2")
+    """Overrides, config and outcomes of a run of all stages; made once for all processes, each of which has a copy."""
+    own = tmp_path_factory.mktemp("runs")
+    overrides = (*tiny, f"output_dir={own}", "train.concurrent_runs=2")
     config = load_config("digits", overrides)
-    return overrides, config, run_stages(config, run_order(config))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return overrides, config, run_stages(config, run_order(config))
+    shared = tmp_path_factory.getbasetemp().parent / "finished"
+    outcomes = shared.with_suffix(".json")
+    with FileLock(shared.with_suffix(".lock")):
+        if not outcomes.exists():
+            made = load_config("digits", [*overrides, f"output_dir={shared}"])
+            outcomes.write_text(json.dumps(run_stages(made, run_order(made))))
+    shutil.copytree(shared, own, dirs_exist_ok=True)
+    for record in own.rglob("stage.json"):
+        record.write_text(record.read_text().replace(str(shared), str(own)))
+    return overrides, config, json.loads(outcomes.read_text().replace(str(shared), str(own)))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,6 +13,9 @@ from rich.table import Table
 from sio_ray.config.evaluate_section import PAPER_DETECTORS
 from sio_ray.errors import ConfigError, did_you_mean
 from sio_ray.progress import console
+
+if TYPE_CHECKING:  # it takes seconds
+    from sio_ray.ood.detectors import Detector
 
 
 def detectors(
@@ -44,7 +47,7 @@ def table_of_detectors() -> list[dict[str, Any]]:
             "name": name,
             "title": detector.title,
             "paper": detector.paper,
-            "reads": [*sorted(detector.needs), *(f"probe {probe.name}" for probe in detector().probes())],
+            "reads": [*sorted(detector.needs), *_further(detector())],
             "cost": detector.cost,
             "options": detector().options.model_dump(mode="json"),
             "sweep": {option: list(values) for option, values in detector.sweep.items()},
@@ -53,6 +56,15 @@ def table_of_detectors() -> list[dict[str, Any]]:
         }
         for name, detector in DETECTORS.items()
     ]
+
+
+def _further(detector: Detector) -> list[str]:
+    """What its probes read."""
+    read = {"feature_maps": False, "gradients": False}
+    for probe in detector.probes():
+        read["feature_maps"] |= probe.reads_maps
+        read["gradients"] |= probe.differentiates
+    return [name for name, is_read in read.items() if is_read]
 
 
 def _print_all(rows: list[dict[str, Any]]) -> None:

@@ -22,7 +22,7 @@ from sio_ray.stages.evaluate import _check_overlaps
 from sio_ray.stages.evaluated import evaluated_sets, subjects_of, trained_on
 from sio_ray.stages.prepared_sets import PreparedSets
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 QUICK = "evaluate.detectors=[msp,knn,react]"
 
@@ -47,8 +47,10 @@ def test_every_figure_is_there_for_every_network_and_detector(finished):
     overrides, _, _ = finished
     metrics, folder = evaluate(overrides, "evaluate.detectors=[all]")
     detectors = {row["detector"] for row in metrics["metrics"]}
-    # A G-ODIN head is not there, and 1 % of the training set has no 100 neighbours.
-    assert detectors == set(DETECTORS) - {"g_odin", "nnguide"}
+    # A G-ODIN head is not there, 1 % of the training set has no 100 neighbours, and a classifier after 20 steps may be
+    # wrong of all images of a class.
+    assert set(metrics["failed"]) <= {"openmax", "she"}
+    assert detectors == set(DETECTORS) - {"g_odin", "nnguide"} - set(metrics["failed"])
     assert len(metrics["settings"]) == 2 * len(detectors)
     for row in metrics["settings"]:
         tried = [

@@ -12,7 +12,7 @@ from sio_ray.stages.layout import prepare_place, synthetic_set_uri, train_runs
 
 COMMANDS = sio_ray_commands(read_document("README.md"))
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def run(arguments, capsys):
@@ -31,8 +31,8 @@ def run(arguments, capsys):
 
 
 def test_the_readme_has_the_commands_that_are_tested_here():
-    stages = {"run", "config", "train", "tune", "evaluate", "generate"}
-    assert {stage for stage, *_ in COMMANDS} == stages | {"plan", "images", "quality"}
+    stages = {"run", "config", "train", "tune", "evaluate", "generate", "report"}
+    assert {stage for stage, *_ in COMMANDS} == stages | {"plan", "images", "quality", "detectors"}
 
 
 def test_commands_on_digits(finished, capsys, tmp_path):
@@ -44,9 +44,9 @@ def test_commands_on_digits(finished, capsys, tmp_path):
         "tune": ["tune.num_trials=1", f"tune.space={space}"],
         "train": ["train.arms=[sio]", "train.num_steps=4"],
     }
-    stages = ("run", "train", "tune", "evaluate")
+    stages = ("run", "train", "tune", "evaluate", "report")
     commands = [arguments for arguments in COMMANDS if arguments[0] in stages and arguments[1] == "digits"]
-    assert len(commands) == 5
+    assert len(commands) == 7
     for arguments in commands:
         run([*arguments, *overrides, *small.get(arguments[0], [])], capsys)
 

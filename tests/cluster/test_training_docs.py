@@ -15,7 +15,7 @@ from sio_ray.stages.layout import train_runs
 DOCS = read_document("docs/training.md")
 COMMANDS = sio_ray_commands(DOCS)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def run(arguments):

@@ -17,7 +17,7 @@ from sio_ray.imageset import ImageSet, write_image_set
 from sio_ray.stages import stage_function
 from sio_ray.stages.layout import run_order
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_every_stage_leaves_what_the_next_one_reads(finished):

@@ -32,7 +32,9 @@ def test_the_json_has_options_and_sweeps(capsys):
     assert list(rows) == list(DETECTORS)
     assert rows["knn"]["options"] == {"k": 50}
     assert rows["knn"]["sweep"] == {"k": [50, 100, 200, 500, 1000]}
-    assert rows["odin"]["reads"] == ["probe odin"]
+    assert rows["odin"]["reads"] == ["gradients"]
+    assert rows["rank_feat"]["reads"] == ["feature_maps"]
+    assert rows["mds_ens"]["reads"] == ["feature_maps", "gradients"]
     assert {name for name, row in rows.items() if row["in_sio_paper"]} == set(PAPER_DETECTORS)
     assert all(row["paper"] and row["cost"] and row["what"] for row in rows.values())
 

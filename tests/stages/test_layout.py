@@ -43,6 +43,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "prepare.near_ood_classes": ([9], EVERYTHING),
     "prepare.near_ood_sets": (["tin"], NOTHING),
     "prepare.far_ood_sets": (["mnist"], NOTHING),
+    "prepare.shifted_sets": (["cifar10c"], NOTHING),
     "prepare.outliers": ("source", NOTHING),
     "prepare.val_fraction": (0.3, EVERYTHING),
     "prepare.test_fraction": (0.3, EVERYTHING),
@@ -152,9 +153,20 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "train.concurrent_runs": (7, NOTHING),
     "train.loggers": (["tensorboard"], NOTHING),
     "evaluate.detectors": (["energy"], EVALUATE),
+    "evaluate.detector_options": ({"knn": {"k": 7}}, EVALUATE),
+    "evaluate.sweep": (False, EVALUATE),
+    "evaluate.full_spectrum": (True, EVALUATE),
+    "evaluate.checkpoints": ({"baseline": ["given"]}, EVALUATE),
+    "evaluate.outputs": ({"baseline": ["given"]}, EVALUATE),
+    "evaluate.download": (True, NOTHING),
+    "evaluate.on_overlap": ("stop", NOTHING),
     "evaluate.batch_size": (7, NOTHING),
+    "evaluate.num_actors": (7, NOTHING),
     "evaluate.cpus_per_task": (7, NOTHING),
     "evaluate.gpus_per_task": (0.5, NOTHING),
+    "evaluate.max_failures_per_shard": (7, NOTHING),
+    "evaluate.shard_timeout_s": (7.0, NOTHING),
+    "evaluate.max_wait_s": (7.0, NOTHING),
     "tune.space": ("other.py", NOTHING),  # a search reads these outputs; none of them reads a search
     "tune.num_trials": (7, NOTHING),
     "tune.detectors": (["msp"], NOTHING),
@@ -212,7 +224,8 @@ DECISIVE = {
     "cifar100": "near_ood_sets far_ood_sets outliers val_fraction images_per_ood_set num_outliers seed",
     "imagenet": "root image_size_px channels id_classes near_ood_classes outliers val_fraction images_per_ood_set "
     "num_outliers seed",
-    "openood": "root benchmark image_size_px channels id_classes near_ood_sets far_ood_sets outliers num_outliers seed",
+    "openood": "root benchmark image_size_px channels id_classes near_ood_sets far_ood_sets shifted_sets outliers "
+    "num_outliers seed",
     "image_folder": "root image_size_px channels outliers val_fraction test_fraction images_per_ood_set num_outliers "
     "seed",
 }
