@@ -24,7 +24,7 @@ from sio_ray.errors import TrainingError
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pixel_counts import statistics_of
 from sio_ray.imageset.storage import Folder
-from sio_ray.ood.detectors.reading import choose_detectors, probes_of, probes_of_train
+from sio_ray.ood.detectors.reading import choose_detectors, probes_of_train
 from sio_ray.ood.extract import extract, last_layer_of
 from sio_ray.ood.protocol import EvaluationSets, evaluate_detector
 from sio_ray.progress import console, watch_runs
@@ -218,7 +218,8 @@ def _val_auroc(classifier: Any, data: dict[str, Any], config: Config) -> dict[st
     detectors = choose_detectors(config.tune.detectors, None, classifier, field="tune.detectors")
     of = partial(extract, classifier, batch_size=config.evaluate.batch_size)
     train_outputs = of(fetch(data["sources"]["real"]), probes=probes_of_train(detectors), where="id/train")
-    probes = [probe.fitted(train_outputs) for probe in probes_of(detectors)]
+    # Options are not swept here: the validation sets that would choose them are those that judge.
+    probes = [probe.fitted(train_outputs) for detector in detectors for probe in detector.chosen_probes()]
     val_outputs = of(fetch(data["sources"]["val"]), probes=probes, where="id/val")
     sets = EvaluationSets(
         train=train_outputs,
@@ -227,7 +228,6 @@ def _val_auroc(classifier: Any, data: dict[str, Any], config: Config) -> dict[st
         ood={tuple(key.split("/", 1)): of(fetch(ref), probes=probes, where=key) for key, ref in data["ood"].items()},
         last_layer=last_layer_of(classifier),
     )
-    # Options are not swept here: the validation sets that would choose them are those that judge.
     metrics = pd.concat([evaluate_detector(detector, sets, sweep=False).metrics for detector in detectors])
     per_group = metrics.groupby("group")["auroc"].mean()
     return {f"{group}_auroc": float(per_group.get(group, float("nan"))) for group in ("near", "far")}
