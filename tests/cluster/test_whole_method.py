@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,12 @@ def test_metrics_follow_from_the_scores_that_are_kept(finished):
     _, config, outcomes = finished
     folder = config.run_dir / outcomes["evaluate"]["output"]
     scores = pd.read_parquet(folder / "scores.parquet")
-    metrics = pd.DataFrame(json.loads((folder / "metrics.json").read_text())["metrics"])
-    assert len(metrics) == 2 * len(config.evaluate.detectors) * 4  # arms, detectors, OOD test sets
+    result = json.loads((folder / "metrics.json").read_text())
+    metrics = pd.DataFrame(result["metrics"])
+    # A classifier after 20 steps may be wrong of all images of a class, without which some detectors cannot do.
+    assert set(result["failed"]) <= {"openmax"}
+    num_detectors = len(config.evaluate.detectors) - len(result["failed"])
+    assert len(metrics) == 2 * num_detectors * 4  # arms, detectors, OOD test sets
     row = metrics[(metrics.arm == "sio") & (metrics.detector == "knn") & (metrics.group == "near")].iloc[0]
     mine = scores[(scores.arm == "sio") & (scores.detector == "knn")]
     id_scores = mine[mine.group == "id"].ood_score.to_numpy()
@@ -107,6 +112,8 @@ def test_a_corrupt_shard_is_named_and_its_remedy_works(finished, capsys):
     shard = next(images.glob("part-*"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    for outputs in config.run_dir.glob("outputs-*/synthetic-*"):
+        shutil.rmtree(outputs)  # or nobody would read the shard again
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "digits", *overrides, "evaluate.detectors=[msp]"])
     assert stop.value.code == 2
