@@ -48,6 +48,8 @@ def ramped(end: float, ramp: RampConfig | None, step: int, num_steps: int) -> fl
     """
     if ramp is None:
         return end
+    if ramp.shape == "steps":
+        return [ramp.start, *(value for at, value in ramp.jumps if at <= step)][-1]
     done = min(1.0, step / (ramp.num_steps or num_steps))
     if ramp.shape == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2

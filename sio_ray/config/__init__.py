@@ -17,9 +17,9 @@ from sio_ray.config.sections import (
     ClusterConfig,
     Config,
     ReportConfig,
-    TuneConfig,
 )
 from sio_ray.config.train_section import RampConfig, TrainConfig
+from sio_ray.config.tune_section import TuneConfig
 
 __all__ = [
     "STAGES",

@@ -9,37 +9,12 @@ from pydantic import Field
 from sio_ray.config.evaluate_section import EvaluateConfig
 from sio_ray.config.generator_sections import FitGeneratorConfig, GenerateConfig
 from sio_ray.config.prepare_section import PrepareConfig
-from sio_ray.config.section import Section, resource
+from sio_ray.config.section import Section
 from sio_ray.config.train_section import TrainConfig
+from sio_ray.config.tune_section import TuneConfig
 
 #: Every stage, in the order data flows. Each has a section of the config of the same name, with `_` for `-`.
 STAGES = ("prepare", "fit-generator", "generate", "train", "evaluate", "tune", "report")
-
-
-class TuneConfig(Section):
-    """The search over `train` fields against OOD AUROC on the validation sets.
-
-    Attributes:
-        space: path of a search space module, such as `tune_spaces/weight_and_ratio.py`.
-        num_trials: trials besides the baseline.
-        detectors: the objective is the mean near-OOD AUROC over these.
-        seeds: every trial trains once per seed and is judged by the mean.
-        num_steps: optimiser steps of each training run; those of `train` if not given.
-        search_seed: of the search algorithm.
-        concurrent_trials: trials that train side by side.
-        cpus_per_trial: CPU cores, and threads, of each.
-        gpus_per_trial: GPUs (or a fraction of one) of each.
-    """
-
-    space: Path = Path("tune_spaces/weight_and_ratio.py")
-    num_trials: int = Field(16, ge=1)
-    detectors: tuple[str, ...] = Field(("energy",), min_length=1)
-    seeds: tuple[int, ...] = Field((100,), min_length=1)
-    num_steps: int | None = Field(None, ge=1)
-    search_seed: int = Field(0, ge=0)
-    concurrent_trials: int = resource(2, ge=1)
-    cpus_per_trial: int = resource(1, ge=1)
-    gpus_per_trial: float = resource(0, ge=0, le=1)
 
 
 class ReportConfig(Section):

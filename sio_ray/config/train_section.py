@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,13 +17,43 @@ class RampConfig(Section):
 
     Attributes:
         start: at the first step.
-        shape: `linear`, or `cosine`, which begins and ends slowly.
+        shape: `linear`; `cosine`, which begins and ends slowly; or `steps`, which jumps.
         num_steps: optimiser steps that it takes; all of the run if not given.
+        jumps: of shape `steps`: pairs of a step and the value from there on.
     """
 
     start: float = Field(ge=0)
-    shape: Literal["linear", "cosine"] = "linear"
+    shape: Literal["linear", "cosine", "steps"] = "linear"
     num_steps: int | None = Field(None, ge=1)
+    jumps: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def values(self) -> tuple[tuple[str, float], ...]:
+        """The values between which it moves, but for the field that it belongs to, each with its own field's name."""
+        return (("start", self.start), *(("jumps", value) for _, value in self.jumps))
+
+    def check(self, name: str, most: float) -> None:
+        """Refuse a ramp that leaves its field's bounds, or mixes shapes.
+
+        Args:
+            name: of the field that holds it.
+            most: the largest value.
+
+        Raises:
+            ConfigError: it does.
+        """
+        for field, value in self.values:
+            if not 0 <= value <= most:
+                rule = f"in [0, {most:g}]"
+                raise ConfigError(f"train.{name}.{field}", rule, value, "give a share, not a percentage")
+        steps = [step for step, _ in self.jumps]
+        if (self.shape == "steps") != bool(steps) or steps != sorted(set(steps)) or (steps and steps[0] < 1):
+            raise ConfigError(
+                f"train.{name}.jumps",
+                "pairs of ascending steps and values for shape steps, and left out for others",
+                self.jumps,
+                "give e.g. [[500, 0.8]]",
+            )
 
 
 class TrainConfig(Section):
@@ -147,9 +178,10 @@ class TrainConfig(Section):
             values = getattr(self, field)
             if len(set(values)) != len(values):
                 raise ConfigError(f"train.{field}", "without repeats", values, "name each once")
-        ramp = self.real_weight_ramp
-        if ramp is not None and ramp.start > 1:
-            raise ConfigError("train.real_weight_ramp.start", "in [0, 1]", ramp.start, "give a share, not a percentage")
+        for field, most in (("real_weight_ramp", 1.0), ("synthetic_ratio_ramp", math.inf)):
+            ramp = getattr(self, field)
+            if ramp is not None:
+                ramp.check(field, most)
         if list(self.step_milestones) != sorted(set(self.step_milestones)) or not all(
             0 < share < 1 for share in self.step_milestones
         ):

@@ -26,7 +26,7 @@ def stage_function(stage: str) -> Callable[[Config], Outcome]:
         case "evaluate":
             from sio_ray.stages.evaluate import evaluate as run
         case "tune":
-            from sio_ray.tune import tune as run
+            from sio_ray.tune.stage import tune as run
         case "report":
             from sio_ray.stages.report import report as run
         case _:

@@ -112,24 +112,29 @@ _SIO_FIELDS = (
 def train_runs(config: Config) -> list[Run]:
     """All training runs of a config; a baseline does not depend on anything synthetic, so it is shared."""
     section = config.train
-    recipe = training_recipe(config)
-    sio = {name: recipe.pop(name) for name in _SIO_FIELDS}
-    sio["real_batch_share"] = section.batch_share
-    del sio["synthetic_set"]
-    sio["synthetic"] = synthetic_identity(config)
     runs = []
     for arm in section.arms:
         for seed in section.seeds:
             for member in range(section.ensemble_size):
-                identity = {"prepare": prepare_place(config).fingerprint, **recipe, "arm": arm, "seed": seed}
-                if arm == "sio":
-                    identity |= sio
+                identity = {**run_identity(config, arm), "seed": seed}
                 name = f"train-{arm}-seed{seed}"
                 if member:
                     identity["member"] = member
                     name += f"-member{member}"
                 runs.append(Run(arm, seed, member, place_for(config, name, identity)))
     return runs
+
+
+def run_identity(config: Config, arm: Arm) -> dict[str, Any]:
+    """What decides a training run of an arm, but for its seed."""
+    recipe = training_recipe(config)
+    sio = {name: recipe.pop(name) for name in _SIO_FIELDS}
+    identity = {"prepare": prepare_place(config).fingerprint, **recipe, "arm": arm}
+    if arm == "baseline":
+        return identity
+    sio["real_batch_share"] = config.train.batch_share
+    del sio["synthetic_set"]
+    return {**identity, **sio, "synthetic": synthetic_identity(config)}
 
 
 def training_recipe(config: Config) -> dict[str, Any]:

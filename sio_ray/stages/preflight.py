@@ -45,12 +45,13 @@ def check(config: Config, stages: Sequence[str]) -> None:
     if "generate" in stages:
         _check_generate(config.generate)
     if {"train", "tune"} & set(stages):
-        _check_train(config)
+        check_train(config)
     if "evaluate" in stages and not (config.evaluate.checkpoints or config.evaluate.outputs):
         section = config.evaluate
         choose_detectors(section.detectors, section.detector_options, _network_to_be(config.train))
     if "tune" in stages:
-        choose_detectors(config.tune.detectors, None, _network_to_be(config.train), field="tune.detectors")
+        options = config.evaluate.detector_options
+        choose_detectors(config.tune.detectors, options, _network_to_be(config.train), field="tune.detectors")
         if config.train.ensemble_size > 1:
             raise ConfigError(
                 "train.ensemble_size",
@@ -125,7 +126,14 @@ def _check_generate(section: GenerateConfig) -> None:
         Folder(section.output).exists()  # a scheme that cannot be opened is an error
 
 
-def _check_train(config: Config) -> None:
+def check_train(config: Config) -> None:
+    """Refuse settings of training runs that could not work.
+
+    Raises:
+        ConfigError: fields contradict each other.
+        BatchError: a batch cannot hold both sources.
+        ImageSetError: a set that was named is missing or unfinished.
+    """
     section = config.train
     _check_batch_feeds_workers("train", section.global_batch_size, section.num_workers)
     smallest_part = section.global_batch_size // section.num_workers
@@ -173,7 +181,7 @@ def _check_sio(config: Config) -> None:
     section = config.train
     compose(section.global_batch_size, section.batch_share)
     ramp = section.real_weight_ramp
-    for real_weight in (section.real_weight, *([ramp.start] if ramp else [])):
+    for real_weight in (section.real_weight, *(value for _, value in (ramp.values if ramp else ()))):
         weights = (
             ("real", real_weight, section.batch_share),
             ("synthetic", 1 - real_weight, 1 - section.batch_share),
@@ -184,10 +192,10 @@ def _check_sio(config: Config) -> None:
                     f"train.real_batch_share={section.batch_share} leaves no {source} image in a batch although "
                     f"a train.real_weight of {real_weight} gives that source weight; change one of the two."
                 )
-    ratios = {"synthetic_ratio": section.synthetic_ratio}
-    if section.synthetic_ratio_ramp is not None:
-        ratios["synthetic_ratio_ramp.start"] = section.synthetic_ratio_ramp.start
-    for field, ratio in ratios.items():
+    ramp = section.synthetic_ratio_ramp
+    ratios = [("synthetic_ratio", section.synthetic_ratio)]
+    ratios += [(f"synthetic_ratio_ramp.{name}", ratio) for name, ratio in (ramp.values if ramp else ())]
+    for field, ratio in ratios:
         if ratio == 0 and section.batch_share < 1:
             raise ConfigError(
                 f"train.{field}",
@@ -199,7 +207,7 @@ def _check_sio(config: Config) -> None:
         ImageSet(section.synthetic_set)
         return
     drawn = config.generate.synthetic_ratio
-    for field, ratio in ratios.items():
+    for field, ratio in ratios:
         if config.generate.num_images is None and (ratio or 0) > drawn:
             raise ConfigError(
                 f"train.{field}",

@@ -145,11 +145,11 @@ def synthetic_images(section: TrainConfig, real: ImageSet, synthetic: ImageSet) 
         ConfigError: more than there are, or none although their weight is not 0.
     """
     ratio, ramp = section.synthetic_ratio, section.synthetic_ratio_ramp
-    if ratio is None and (ramp is None or ramp.start <= len(synthetic) / len(real)):
+    if ratio is None and (ramp is None or max(value for _, value in ramp.values) <= len(synthetic) / len(real)):
         return len(synthetic)
     asked = {"train.synthetic_ratio": ratio or 0.0}
-    if ramp is not None:
-        asked["train.synthetic_ratio_ramp.start"] = ramp.start
+    for name, value in ramp.values if ramp else ():
+        asked[f"train.synthetic_ratio_ramp.{name}"] = max(value, asked.get(f"train.synthetic_ratio_ramp.{name}", 0.0))
     field, most = max(asked.items(), key=lambda pair: pair[1])
     wanted = round(most * len(real))
     if wanted > len(synthetic):

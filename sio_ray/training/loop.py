@@ -86,18 +86,27 @@ def train(trainee: Trainee, *, num_steps: int, report_every_steps: int, reporter
         reporter.progress(done)
         if done % report_every_steps == 0 or done == num_steps:
             of_steps = reporter.average(torch.stack(losses))
-            _refuse_what_is_not_finite(of_steps, reported)
+            refuse_what_is_not_finite(of_steps, reported)
             points = [*points, {"step": done, "loss": of_steps.mean().item(), **trainee.measure()}]
             reporter.report(done, points, trainee.state)
             reported = done
             losses.clear()
         elif len(losses) % _CHECK_EVERY_STEPS == 0:
             # Between reports that are far apart, without a word to the other workers: they end with this one.
-            _refuse_what_is_not_finite(torch.stack(losses[-_CHECK_EVERY_STEPS:]), done - _CHECK_EVERY_STEPS)
+            refuse_what_is_not_finite(torch.stack(losses[-_CHECK_EVERY_STEPS:]), done - _CHECK_EVERY_STEPS)
     return points
 
 
-def _refuse_what_is_not_finite(losses: Tensor, start: int) -> None:
+def refuse_what_is_not_finite(losses: Tensor, start: int) -> None:
+    """Stop at a loss that is not finite.
+
+    Args:
+        losses: of consecutive steps.
+        start: steps done before the first of them.
+
+    Raises:
+        TrainingError: the first such step is named.
+    """
     broken = ~losses.isfinite()
     if broken.any():
         first = int(broken.nonzero()[0])

@@ -115,14 +115,65 @@ def run_on_workers(
     min_workers: int | None = None,
     best_by: str | None = None,
 ) -> Trained:
-    """Run a training loop under Ray Train until it has ended, continuing an earlier run of the same name.
+    """Run a training loop that reports checkpoints until it has ended, continuing an earlier run of the same name.
 
     Args:
         loop: runs in every worker; must report at least once, at its last step.
+        loop_config: see `fit_on_workers`, as all others.
+        name: see there.
+        state_dir: see there.
+        num_workers: see there.
+        cpus_per_worker: see there.
+        gpus_per_worker: see there.
+        min_workers: see there.
+        best_by: key of the curve by whose largest value a checkpoint is kept beside the last.
+
+    Raises:
+        SioRayError: what the loop raised, if it was one of ours.
+        TrainingError: the workers failed otherwise, `_MAX_ATTEMPTS` times.
+    """
+    result = fit_on_workers(
+        loop,
+        loop_config,
+        name=name,
+        state_dir=state_dir,
+        num_workers=num_workers,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+        min_workers=min_workers,
+        best_by=best_by,
+    )
+    if result.checkpoint is None:
+        raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
+    with result.checkpoint.as_directory() as folder:
+        state, _, points = load_progress(Path(folder))
+    if best_by is None:
+        return Trained(state, points, state)
+    best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1][best_by])
+    with best.as_directory() as folder:
+        return Trained(state, points, load_progress(Path(folder))[0])
+
+
+def fit_on_workers(
+    loop: Callable[[dict[str, Any]], None],
+    loop_config: dict[str, Any],
+    *,
+    name: str,
+    state_dir: Path,
+    num_workers: int,
+    cpus_per_worker: int,
+    gpus_per_worker: int,
+    min_workers: int | None = None,
+    best_by: str | None = None,
+) -> ray.train.Result:
+    """Run a loop under Ray Train until it has ended, and again if workers were killed.
+
+    Args:
+        loop: runs in every worker.
         loop_config: its argument.
         name: of the run; with `state_dir` the key to resume by.
         state_dir: folder for Ray's checkpoints, shared by all nodes.
-        num_workers: data-parallel workers.
+        num_workers: data-parallel workers, all placed at once or not at all.
         cpus_per_worker: CPU cores of each.
         gpus_per_worker: GPUs of each; 0 for CPUs.
         min_workers: start, and go on, with as few where the cluster has no more; more join when they can.
@@ -150,8 +201,7 @@ def run_on_workers(
     for attempt in range(1, _MAX_ATTEMPTS + 1):
         trainer = TorchTrainer(loop, train_loop_config=loop_config, scaling_config=scaling, run_config=run_config)
         try:
-            result = trainer.fit()
-            break
+            return trainer.fit()
         except ray.train.TrainingFailedError as error:
             ours = _our_error(error)
             if ours is not None:
@@ -167,15 +217,7 @@ def run_on_workers(
                 soft_wrap=True,
             )
             _recover_sets(loop_config)
-    if result.checkpoint is None:
-        raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
-    with result.checkpoint.as_directory() as folder:
-        state, _, points = load_progress(Path(folder))
-    if best_by is None:
-        return Trained(state, points, state)
-    best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1][best_by])
-    with best.as_directory() as folder:
-        return Trained(state, points, load_progress(Path(folder))[0])
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _recover_sets(loop_config: dict[str, Any]) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from sio_ray.config import load_config
 from sio_ray.errors import BatchError, ConfigError
-from sio_ray.space import check_space, read_space, sample_trials
+from sio_ray.search.space import read_space
 
-SPACES = sorted((Path(__file__).parents[1] / "tune_spaces").glob("*.py"))
+SPACES = sorted((Path(__file__).parents[2] / "tune_spaces").glob("*.py"))
 DIGITS = load_config("digits")
 
 

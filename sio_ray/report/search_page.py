@@ -1,0 +1,2 @@
+def write_search_page(result, config, path):
+    path.write_text("x")

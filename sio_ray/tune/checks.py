@@ -1,0 +1,129 @@
+"""Refuses a search that could not work, or would try the same thing twice, before its first trial."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from sio_ray.config import Config, dotted_keys, with_overrides
+from sio_ray.errors import ConfigError, did_you_mean
+from sio_ray.search.population import Population
+from sio_ray.search.space import Space, extremes
+from sio_ray.search.trial import Trial
+from sio_ray.stages.preflight import check_train
+from sio_ray.tune.sets import GENERATE_PREFIX
+from sio_ray.tune.work import EVALUATE_PREFIX, PlannedTrial
+
+#: Fields of `train` that a search sets itself, or that name data rather than say how to train.
+_NOT_SEARCHED = {"train.arms", "train.seeds", "train.ensemble_size", "train.synthetic_set"}
+
+_SEARCHED = ("train.", GENERATE_PREFIX, EVALUATE_PREFIX + "detector_options.")
+
+#: Corners of a space that are checked at the most; with more, only those that leave one field at a time.
+_MAX_CORNERS = 256
+
+
+def check_space(space: Space, config: Config, num_real: int, num_synthetic: int | None) -> None:
+    """Refuse a space that leaves the config's bounds anywhere at its corners.
+
+    Args:
+        space: what to check.
+        config: what its values are put into.
+        num_real: images of the real training set.
+        num_synthetic: of the synthetic set at hand; None where every trial draws its own.
+
+    Raises:
+        ConfigError: an unknown field, one that is not searched or that decides nothing with this config, a value out of
+            bounds, or more synthetic images than there are.
+        BatchError: at a corner a batch cannot hold both sources.
+    """
+    for key in space:
+        _check_field(key, space, config)
+    if config.tune.algorithm == "pbt":
+        Population(space, config.tune)
+    for values in _corners(space):
+        planned = PlannedTrial.of(_trial(values, config), config, num_real)
+        check_train(planned.config)
+        _check_ratio(planned.config, num_real, num_synthetic)
+    for key, entry in space.items():
+        _check_decides(key, extremes(entry), config, num_real)
+
+
+def check_concurrency(config: Config, *, learns: bool) -> None:
+    """Refuse more trials side by side than a search that learns has on the way.
+
+    Raises:
+        ConfigError: there are.
+    """
+    section = config.tune
+    if learns and section.algorithm != "pbt" and section.concurrent_trials > section.lookahead:
+        raise ConfigError(
+            "tune.concurrent_trials",
+            f"at most tune.lookahead ({section.lookahead}) in a search that learns from results",
+            section.concurrent_trials,
+            "lower it, or raise tune.lookahead, which changes what is proposed",
+        )
+    if section.workers_per_trial > 1 and section.gpus_per_trial not in (0, 1):
+        raise ConfigError(
+            "tune.gpus_per_trial",
+            "0 or 1 where trials have several workers",
+            section.gpus_per_trial,
+            "give each worker a whole GPU, or set tune.workers_per_trial=1",
+        )
+
+
+def _check_field(key: str, space: Space, config: Config) -> None:
+    if not key.startswith(_SEARCHED) or key in _NOT_SEARCHED:
+        known = key in dotted_keys() or key in _NOT_SEARCHED
+        remedy = "drop it from the space" if known else did_you_mean(key, dotted_keys(), "drop it from the space")
+        rule = "of fields that change a training run, its synthetic set or a detector"
+        raise ConfigError("tune.space", f"{rule} ({', '.join(f'{prefix}*' for prefix in _SEARCHED)})", key, remedy)
+    for value in extremes(space[key]):
+        with_overrides(config, {key: value})
+
+
+def _corners(space: Space) -> Iterator[dict[str, Any]]:
+    values = [extremes(entry) for entry in space.values()]
+    count = 1
+    for each in values:
+        count *= len(each)
+    if count <= _MAX_CORNERS:
+        for corner in itertools.product(*values):
+            yield dict(zip(space, corner, strict=True))
+        return
+    first = {key: each[0] for key, each in zip(space, values, strict=True)}
+    for key, each in zip(space, values, strict=True):
+        for value in each:
+            yield {**first, key: value}
+
+
+def _trial(values: dict[str, Any], config: Config) -> Trial:
+    section = config.tune
+    last = 1 if section.algorithm == "pbt" else section.num_validations
+    return Trial(1, "sio", values, section.seeds, last)
+
+
+def _check_ratio(config: Config, num_real: int, num_synthetic: int | None) -> None:
+    if num_synthetic is None:  # checked against generate.synthetic_ratio of the same corner already
+        return
+    asked, at_hand = config.train.synthetic_ratio or 0.0, num_synthetic / num_real
+    if round(asked * num_real) > num_synthetic:
+        raise ConfigError(
+            "train.synthetic_ratio",
+            f"at most {at_hand:.4g}, the {num_synthetic:,} synthetic images at hand over {num_real:,} real ones",
+            asked,
+            f"draw {round(asked * num_real):,} with generate.synthetic_ratio={asked:g}, or lower it in the space",
+        )
+
+
+def _check_decides(key: str, values: list[Any], config: Config, num_real: int) -> None:
+    keys = {PlannedTrial.of(_trial({key: value}, config), config, num_real).key for value in values}
+    different = len({repr(value) for value in values})
+    if different > 1 and len(keys) == 1:
+        raise ConfigError(
+            "tune.space",
+            "of fields that decide a trial's result with this config",
+            key,
+            "drop it from the space, or set the fields that make it count",
+        )

@@ -1,0 +1,287 @@
+"""The Ray Tune edge: plays a search through Tune, trial by trial, and takes from disk what was done before."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.tune
+from ray.tune.logger import TBXLoggerCallback
+from ray.tune.search import Searcher
+
+from sio_ray.config import Config
+from sio_ray.errors import ResourceError, SioRayError
+from sio_ray.imageset.storage import Folder
+from sio_ray.search.search import Search
+from sio_ray.search.trial import Trial, TrialResult
+from sio_ray.training.feeds import cpus_of_feed
+from sio_ray.tune.process import run_trial
+from sio_ray.tune.sets import TrialSets, make_shelf
+from sio_ray.tune.store import ERROR_NAME, delete_state, read_error, read_result
+from sio_ray.tune.watch import Watch
+from sio_ray.tune.work import PlannedTrial
+
+#: Of the search's folder: what Tune writes for TensorBoard.
+TENSORBOARD_FOLDER = "tensorboard"
+
+_DIED = "its process died without a word, as it does when it is killed or runs out of memory"
+
+
+class Play:
+    """A search in the making: which trials run, which have ended, and what came of them.
+
+    All that it knows it could know again from the results on disk, so it is kept nowhere.
+
+    Args:
+        config: of the search.
+        search: decides what to try.
+        sets: image sets of the trials.
+        watch: shows how it goes.
+
+    Attributes:
+        planned: index to trial with its config.
+        results: index to result, of the trials that have ended.
+        num_reused: trials whose result was there already.
+        overheads_s: of each trial that ran, seconds that were neither optimiser steps nor judging.
+        error: what the search cannot go on after.
+    """
+
+    def __init__(self, config: Config, search: Search, sets: TrialSets, watch: Watch) -> None:
+        self._config, self._search, self._sets, self._watch = config, search, sets, watch
+        self.planned: dict[int, PlannedTrial] = {}
+        self.results: dict[int, TrialResult] = {}
+        self.num_reused = 0
+        self.overheads_s: list[float] = []
+        self.error: BaseException | None = None
+        self.shelf = make_shelf()
+        self._waiting: deque[Trial] = deque()
+        self._running: dict[str, tuple[int, float]] = {}
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Tune pickles all that it is given, to restore a search from; this one is played again from its results."""
+        return object, ()
+
+    def draw_ahead(self) -> None:
+        """Draw the synthetic sets of all trials that are known already, while no trial needs the cluster.
+
+        Raises:
+            SioRayError: what drawing ended with.
+        """
+        while (trial := self._search.next(self.results)) is not None:
+            self._waiting.append(trial)
+            self._plan(trial)
+            self._sets.draw(self.planned[trial.index])
+
+    def start_next(self, tune_id: str) -> dict[str, Any] | None:
+        """Start the next trial under Tune's name for it; its index and key, or None if there is none to start now."""
+        while (trial := self._peek()) is not None:
+            planned = self.planned[trial.index]
+            found = read_result(planned.folder)
+            if found is None and not self._may_start(planned):
+                return None
+            self._waiting.popleft()
+            if found is not None:
+                self.num_reused += 1
+                self._end(trial.index, found)
+                continue
+            ray.get(self.shelf.put.remote(planned.key, self._sets.work_for(planned)))
+            Folder(str(planned.folder)).delete(ERROR_NAME)
+            self._running[tune_id] = (trial.index, time.monotonic())
+            self._watch.start(trial)
+            return {"index": trial.index, "key": planned.key}
+        return None
+
+    def is_over(self) -> bool:
+        """Whether no trial will start any more."""
+        return self.error is not None or (not self._waiting and self._search.is_over(self.results))
+
+    def validated(self, tune_id: str, figures: dict[str, Any]) -> None:
+        """A trial has reached a validation."""
+        if tune_id in self._running and "step" in figures:
+            self._watch.validated(self._running[tune_id][0], figures)
+
+    def ended(self, tune_id: str) -> None:
+        """A trial's process is done with it, or has failed as often as it may."""
+        index, start_s = self._running.pop(tune_id)
+        planned = self.planned[index]
+        result = read_result(planned.folder)
+        if result is None:
+            result = TrialResult("failed", error=read_error(planned.folder) or _DIED)
+        else:
+            self.overheads_s.append(time.monotonic() - start_s - result.train_s - result.judge_s)
+        self.shelf.clear.remote(planned.key)
+        self._end(index, result)
+
+    def delete_states(self) -> None:
+        """Forget what segments of a population left for others to continue from."""
+        for planned in self.planned.values():
+            delete_state(str(planned.folder))
+
+    def _peek(self) -> Trial | None:
+        """The trial whose turn it is; None if that waits for results."""
+        if not self._waiting:
+            trial = self._search.next(self.results)
+            if trial is None:
+                return None
+            self._waiting.append(trial)
+            self._plan(trial)
+        return self._waiting[0]
+
+    def _plan(self, trial: Trial) -> None:
+        parent = self.planned[trial.parent] if trial.parent is not None else None
+        self.planned[trial.index] = PlannedTrial.of(trial, self._config, self._sets.num_real, parent)
+
+    def _may_start(self, planned: PlannedTrial) -> bool:
+        running = [self.planned[index] for index, _ in self._running.values()]
+        if len(running) >= self._config.tune.concurrent_trials:
+            return False
+        # Two trials with the same networks, judged in two ways: the second takes what the first has trained.
+        if any(other.training_key == planned.training_key for other in running):
+            return False
+        if self._sets.is_drawn(planned):
+            return True
+        if not running:  # as trials hold the cores that drawing needs
+            self._sets.draw(planned)
+        return not running
+
+    def _end(self, index: int, result: TrialResult) -> None:
+        self.results[index] = result
+        self._watch.end(self._search.trials[index], result, self._search.num_trials)
+
+
+class PlaySearcher(Searcher):
+    """What Tune asks for trials; it saves nothing, as a search is played again from its results."""
+
+    def __init__(self, play: Play) -> None:
+        super().__init__()
+        self._play = play
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial, by its index and key."""
+        started = None
+        try:
+            if not self._play.is_over():
+                started = self._play.start_next(trial_id)
+        except SioRayError as error:  # Tune would bury it in a traceback of its own
+            self._play.error = error
+        if started is not None:
+            return started
+        return Searcher.FINISHED if self._play.is_over() else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A validation."""
+        self._play.validated(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The end of a trial, or of its last attempt."""
+        self._play.ended(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+def play(config: Config, search: Search, sets: TrialSets, watch: Watch, folder: Path) -> Play:
+    """Run all trials of a search that have no result yet.
+
+    Args:
+        config: of the search.
+        search: decides what to try.
+        sets: image sets of the trials.
+        watch: shows how it goes.
+        folder: of the search.
+
+    Returns:
+        The search, played to its end.
+
+    Raises:
+        SioRayError: what planning a trial, or drawing a synthetic set for it, ended with.
+        ResourceError: the driver is a Ray client.
+    """
+    if ray.util.client.ray.is_connected():
+        raise ResourceError(
+            "cluster.address must be one that the driver of a search joins, got a ray:// client; "
+            "submit jobs/tune.py to the cluster instead."
+        )
+    section, made = config.tune, Play(config, search, sets, watch)
+    trainable = ray.tune.with_parameters(
+        run_trial,
+        shelf=made.shelf,
+        cpus=section.cpus_per_trial,
+        gpus=section.gpus_per_trial,
+        workers=section.workers_per_trial,
+    )
+    if not search.learns:
+        made.draw_ahead()
+    with _quiet_tune():
+        ray.tune.Tuner(
+            ray.tune.with_resources(trainable, trial_resources(config, sets)),
+            tune_config=ray.tune.TuneConfig(
+                search_alg=PlaySearcher(made),
+                num_samples=-1,
+                # An actor that is kept for the next trial keeps its cores, which drawing a set between two needs.
+                reuse_actors=not (sets.draws and search.learns),
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=ray.tune.RunConfig(
+                name=TENSORBOARD_FOLDER,
+                storage_path=str(folder),
+                verbose=0,
+                callbacks=[TBXLoggerCallback()],
+                failure_config=ray.tune.FailureConfig(max_failures=section.max_failures_per_trial),
+            ),
+        ).fit()
+    if made.error is not None:
+        raise made.error
+    _keep_events(folder / TENSORBOARD_FOLDER)
+    return made
+
+
+def trial_resources(config: Config, sets: TrialSets) -> Any:
+    """What Tune reserves for a trial.
+
+    A trial with several workers reserves nothing itself: its Ray Train run asks for all of them in one placement group,
+    which is placed whole or not at all. If the trial held some of them, two trials could wait for each other.
+    """
+    section = config.tune
+    if section.workers_per_trial > 1:
+        return {"CPU": 0, "memory": 1}  # Tune refuses a trial of nothing
+    bundles: list[dict[str, float]] = [{"CPU": section.cpus_per_trial, "GPU": section.gpus_per_trial}]
+    decoders = cpus_of_feed(config.train, sets.base_sources())
+    if decoders:
+        bundles.append({"CPU": decoders})
+    return ray.tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v} for bundle in bundles])
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['index']:04d}"
+
+
+@contextmanager
+def _quiet_tune() -> Iterator[None]:
+    """Keep Tune's own files and words to what is asked for."""
+    # Result files of every format; trials write their results themselves.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Its newer output prints to standard output even where it is told to say nothing.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Its own state on disk, which is not read again, is written seldom.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    yield
+
+
+def _keep_events(folder: Path) -> None:
+    """Delete all that Tune wrote but for TensorBoard's files; part of it is pickled."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and not path.name.startswith("events.out.tfevents"):
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()

@@ -1,0 +1,158 @@
+"""The image sets of a search: drawn where trials need new ones, decoded once, shared by all trials of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import ray
+
+from sio_ray.classifier.model import Architecture
+from sio_ray.config import Config
+from sio_ray.imageset.pixel_counts import Statistics, statistics_of
+from sio_ray.search.space import Space
+from sio_ray.stages.generate import generate
+from sio_ray.stages.layout import fit_generator_place, generate_place
+from sio_ray.stages.prepared_sets import PreparedSets
+from sio_ray.stages.record import read_record, require
+from sio_ray.stages.train import architecture_for
+from sio_ray.stages.training_sets import TrainingSets, open_training_sets
+from sio_ray.training.feeds import streams
+from sio_ray.training.shared_sets import SourceSpec, pixel_counts_of, share
+from sio_ray.tune.work import EVALUATE_PREFIX, PlannedTrial, TrialWork
+
+GENERATE_PREFIX = "generate."
+
+
+class Shelf:
+    """The actor that trials take their work from: that holds references, which Tune would try to write down."""
+
+    def __init__(self) -> None:
+        self._works: dict[str, TrialWork] = {}
+
+    def put(self, key: str, work: TrialWork) -> None:
+        """Lay work down for a trial."""
+        self._works[key] = work
+
+    def take(self, key: str) -> TrialWork:
+        """The work of a trial; it stays, as a trial may begin again."""
+        return self._works[key]
+
+    def clear(self, key: str) -> None:
+        """Forget the work of a trial that has ended, and with it references to sets that no other uses."""
+        self._works.pop(key, None)
+
+
+class TrialSets:
+    """Opens, draws and shares the sets of a search.
+
+    Args:
+        config: of the search.
+        space: whose fields of `generate` make trials need synthetic sets of their own.
+
+    Attributes:
+        draws: whether trials need synthetic sets of their own.
+        generate_s: seconds that drawing took.
+
+    Raises:
+        StageError: an earlier stage has not run for this config.
+        ImageSetError: there is no near-OOD validation set, or a set does not fit the real one.
+        ConfigError: see `open_training_sets`.
+    """
+
+    def __init__(self, config: Config, space: Space) -> None:
+        self._config = config
+        self.draws = any(key.startswith(GENERATE_PREFIX) for key in space)
+        self._keeps_networks = any(key.startswith(EVALUATE_PREFIX) for key in space)
+        self._base = open_training_sets(config, "tune", with_synthetic=not self.draws)
+        self._ood = PreparedSets(config, "tune").ood("val")
+        self._shared: dict[SourceSpec, Any] = {}
+        self.generate_s = 0.0
+        if self.draws and config.generate.generator is None:
+            require(fit_generator_place(config).folder, "fit-generator", "tune")
+
+    @property
+    def num_real(self) -> int:
+        """Images of the real training set."""
+        return len(self._base.real)
+
+    @property
+    def num_synthetic(self) -> int | None:
+        """Images of the synthetic set at hand; None where every trial draws its own."""
+        return None if self._base.synthetic is None else len(self._base.synthetic)
+
+    def base_sources(self) -> dict[str, SourceSpec]:
+        """The sources of the search's own config, from which follows whether trials stream."""
+        return self._base.sources("sio")
+
+    @cached_property
+    def _statistics(self) -> Statistics:
+        return statistics_of(pixel_counts_of(self._base.real.uri))
+
+    def is_drawn(self, planned: PlannedTrial) -> bool:
+        """Whether a trial's synthetic set is there."""
+        if not self.draws or planned.trial.arm == "baseline":
+            return True
+        return read_record(generate_place(planned.config).folder) is not None
+
+    def draw(self, planned: PlannedTrial) -> None:
+        """Draw a trial's synthetic set, unless it is there; trials with the same settings have the same set.
+
+        Raises:
+            SioRayError: it cannot be drawn.
+        """
+        if not self.is_drawn(planned):
+            self.generate_s += generate(planned.config).wall_s
+
+    def work_for(self, planned: PlannedTrial) -> TrialWork:
+        """What a trial's process is handed; sets that are not shared yet are decoded now."""
+        trial, config, section = planned.trial, planned.config, planned.config.train
+        sets = self._sets_for(planned)
+        sources = {**sets.sources(trial.arm)}
+        if trial.arm == "sio" and sets.synthetic is not None:
+            sources["synthetic"] = (sets.synthetic.uri, None)  # all of it: one copy for every ratio
+        val: SourceSpec = (sets.val.uri, None)
+        fit: SourceSpec = (sets.real.uri, config.tune.fit_images if config.tune.fit_images < len(sets.real) else None)
+        is_streamed = streams(section, sources)
+        ood = {f"{group}/{name}": (str(path), None) for (group, name), path in self._ood.items()}
+        wanted: list[SourceSpec] = [val, fit, *ood.values(), *(() if is_streamed else sources.values())]
+        shared = self._share(wanted)
+        return TrialWork(
+            trial=trial,
+            section=section,
+            # Of this trial, as the search may be over networks or algorithms.
+            architecture=self._architecture(config, sets),
+            sources=sources if is_streamed else {name: shared[spec] for name, spec in sources.items()},
+            val=shared[val],
+            ood={key: shared[spec] for key, spec in ood.items()},
+            fit_set=shared[fit],
+            num_real=len(sets.real),
+            num_synthetic=sets.num_synthetic,
+            detectors=config.tune.detectors,
+            detector_options=config.evaluate.detector_options,
+            objective=config.tune.objectives[0],
+            num_validations=config.tune.num_validations,
+            batch_size=config.evaluate.batch_size,
+            folder=str(planned.folder),
+            parent=str(planned.parent.folder) if planned.parent else None,
+            networks=str(planned.networks_folder) if self._keeps_networks else None,
+            keeps_state=config.tune.algorithm == "pbt" and trial.phase == "search" and trial.arm == "sio",
+        )
+
+    def _architecture(self, config: Config, sets: TrainingSets) -> Architecture:
+        return architecture_for(config.train, sets.real.info, self._statistics)
+
+    def _sets_for(self, planned: PlannedTrial) -> TrainingSets:
+        return open_training_sets(planned.config, "tune", with_synthetic=planned.trial.arm == "sio")
+
+    def _share(self, specs: list[SourceSpec]) -> Mapping[SourceSpec, Any]:
+        new = {str(number): spec for number, spec in enumerate(dict.fromkeys(specs)) if spec not in self._shared}
+        if new:
+            self._shared |= {new[name]: shared for name, shared in share(new).items()}
+        return self._shared
+
+
+def make_shelf() -> Any:
+    """Start the shelf of a search."""
+    return ray.remote(num_cpus=0)(Shelf).remote()
