@@ -154,10 +154,19 @@ def evaluate(config: ConfigArgument, overrides: Overrides = None, json: Json = F
     _print_table(loaded)
 
 
-@app.command(epilog="Example:  sio-ray tune digits tune.space=tune_spaces/weight_and_ratio.py tune.num_trials=16")
-def tune(config: ConfigArgument, overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
-    """Search the real weight and the synthetic ratio against OOD AUROC on validation sets."""
-    _run(config, overrides, json, ["tune"])
+@app.command(epilog="Example:  sio-ray tune digits --space tune_spaces/weight_and_ratio.py --num-trials 16")
+def tune(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    space: Annotated[str | None, typer.Option("--space", help="File with the search space; tune.space.")] = None,
+    num_trials: Annotated[int | None, typer.Option("--num-trials", help="How many; tune.num_trials.")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Search training settings against OOD AUROC on validation sets; run again to continue."""
+    options = {"tune.space": space, "tune.num_trials": num_trials}
+    given = [f"{field}={value}" for field, value in options.items() if value is not None]
+    _run(config, [*(overrides or ()), *given], json, ["tune"])
 
 
 app.command(epilog="Example:  sio-ray report digits report.detector=knn --csv --latex")(report)

@@ -142,7 +142,7 @@ def print_outcome(result: dict[str, Any], folder: Path) -> None:
     title = NAMES[objective]
     for index in result["failed"]:
         console.print(f"  trial {index} failed: {rows[index]['error']}", style="yellow", markup=False, soft_wrap=True)
-    best, gap = result["best"], f"on validation sets, mean over {result['num_seeds']} seed(s)"
+    best, gap = result["best"], f"on validation sets, mean over {_seeds(result['num_seeds'])}"
     if best == 0:
         console.print(f"no configuration beats the baseline's {title} of {100 * rows[0][objective]:.2f} {gap}")
     else:
@@ -174,11 +174,16 @@ def _table(result: dict[str, Any]) -> Table:
     for row in kept:
         values = [str(row["values"].get(field, "")) for field in result["fields"]]
         mean, std = last_figure(row, objective), last_figure(row, f"{objective}_std")
-        figures = ["" if mean is None or std is None else f"{100 * mean:.2f} ± {100 * std:.2f}"]
+        noise = f" ± {100 * std:.2f}" if std is not None and len(row["seeds"]) > 1 else ""
+        figures = ["" if mean is None else f"{100 * mean:.2f}{noise}"]
         figures += ["" if (each := last_figure(row, metric)) is None else f"{100 * each:.2f}" for metric in others]
         name = "baseline" if row["index"] == 0 else str(row["index"])
         table.add_row(name, *values, *figures, _remark(row), style="dim" if row["index"] == 0 else "")
     return table
+
+
+def _seeds(count: int) -> str:
+    return "1 seed, which gives no measure of noise" if count == 1 else f"{count} seeds"
 
 
 def _remark(row: dict[str, Any]) -> str:

@@ -84,7 +84,8 @@ class Watch:
         with self._lock:
             rows = Table(box=None, pad_edge=False)
             fields = list(dict.fromkeys(key for trial in self._trials.values() for key in trial.values))
-            for name in ("trial", *(short(field) for field in fields), TITLES[self._metric], TITLES["val_accuracy"], "state"):
+            titles = (TITLES[self._metric], TITLES["val_accuracy"])
+            for name in ("trial", *(short(field) for field in fields), *titles, "state"):
                 rows.add_column(name, justify="left" if name in ("trial", "state") else "right")
             ranked = sorted(self._results, key=self._rank)
             for index in [*sorted(self._running), *ranked][:_NUM_ROWS]:
@@ -113,7 +114,12 @@ class Watch:
     def _head(self) -> str:
         done = len(self._results)
         head = f"{done} of {self._num_trials} trials"
-        ended = {index: result for index, result in self._results.items() if self._trials[index].phase == "search"}
+        last = self._section.num_validations  # segments of a population that end earlier are no whole runs
+        ended = {
+            index: result
+            for index, result in self._results.items()
+            if self._trials[index].phase == "search" and self._trials[index].last == last
+        }
         if 0 in ended:
             best = self._goal.best(ended, [index for index in sorted(ended) if index])
             most, base = ended[best].value(self._metric), ended[0].value(self._metric)

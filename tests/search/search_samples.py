@@ -28,7 +28,7 @@ def result_of(trial, section):
     for number in range(trial.first, trial.last):
         values = tuple(auroc_of(trial, seed, number) for seed in trial.seeds)
         accuracy = tuple(0.99 - 0.02 * trial.values.get("train.synthetic_ratio", 0.0) for _ in trial.seeds)
-        by_seed = {name: values for name in ("near_auroc", "far_auroc", "mean_auroc")}
+        by_seed = dict.fromkeys(("near_auroc", "far_auroc", "mean_auroc"), values)
         curve.append(Validation(100 * (number + 1), {**by_seed, "val_accuracy": accuracy}))
         objectives.append(curve[-1].mean(section.objectives[0]))
         if trial.floors.stop(objectives):
