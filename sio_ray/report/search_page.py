@@ -1,2 +1,0 @@
-def write_search_page(result, config, path):
-    path.write_text("x")
