@@ -38,46 +38,21 @@ def draw_parallel(search: Search) -> str | None:
     baseline = search.baseline.get(objective)
     figures = [trial[objective] for trial in trials] + ([] if baseline is None else [baseline])
     shade = Shade([trial[objective] for trial in trials])
-    scales = [Scale(search.result["fields"][field]) for field in fields]
-    objective_scale = Scale({"kind": "uniform", "low": min(figures) * 100, "high": max(figures) * 100})
+    scales = {field: Scale(search.result["fields"][field]) for field in fields}
+    last = Scale({"kind": "uniform", "low": min(figures) * 100, "high": max(figures) * 100})
     best_last = sorted(trials, key=lambda trial: (trial is search.best, trial[objective]))
 
     def draw(axes: Any) -> None:
         for trial in best_last:
-            places = [
-                scale.place(trial["values"].get(field)) if field in trial["values"] else None
-                for field, scale in zip(fields, scales, strict=True)
-            ]
-            places.append(objective_scale.place(trial[objective] * 100))
-            heights = [np.nan if place is None else place for place in places]
-            axes.plot(range(len(heights)), heights, **_line_style(search, trial, shade))
+            values = trial["values"]
+            places = [scale.place(values[key]) if key in values else None for key, scale in scales.items()]
+            places.append(last.place(trial[objective] * 100))
+            axes.plot(range(len(places)), _with_gaps(places), **_line_style(search, trial, shade))
         if baseline is not None:
-            height = objective_scale.place(baseline * 100)
-            axes.plot(
-                [len(fields)],
-                [height],
-                "s",
-                color=BASELINE,
-                markersize=7,
-                markeredgecolor=GROUND,
-                label="baseline",
-                zorder=5,
-            )
-        for i, scale in enumerate([*scales, objective_scale]):
-            axes.axvline(i, color=MUTED, linewidth=0.8, zorder=2)
-            for place, text in zip(*scale.ticks(12), strict=True):
-                axes.annotate(
-                    text,
-                    (i, place),
-                    (4, 0),
-                    "data",
-                    "offset points",
-                    va="center",
-                    fontsize=8,
-                    color=INK,
-                    bbox={"boxstyle": "square,pad=0.1", "facecolor": GROUND, "edgecolor": "none", "alpha": 0.75},
-                    zorder=6,
-                )
+            style = {"color": BASELINE, "markersize": 7, "markeredgecolor": GROUND, "zorder": 5}
+            axes.plot([len(fields)], [last.place(baseline * 100)], "s", label="baseline", **style)
+        for x, scale in enumerate([*scales.values(), last]):
+            _draw_axis(axes, x, scale)
         names = [*(shortened(search.short(field), 20) for field in fields), f"{metric_name(objective)}, %"]
         axes.set_xticks(range(len(names)), names)
         axes.tick_params(axis="x", pad=6)
@@ -143,14 +118,27 @@ def draw_schedule(search: Search, field: str, number: int) -> str:
     places = [scale.place(segment["values"][field]) for segment in line if segment["curve"]]
 
     def draw(axes: Any) -> None:
-        axes.stairs(
-            [np.nan if place is None else place for place in places], steps, color=BEST, linewidth=2, baseline=None
-        )
+        axes.stairs(_with_gaps(places), steps, color=BEST, linewidth=2, baseline=None)
         axes.set_yticks(*scale.ticks())
         axes.set(ylim=(-0.05, 1.05), xlabel="optimiser step", ylabel=search.short(field))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
     return draw_svg(draw, f"search-schedule-{number}", f"{field} over the steps of the best run", 2.4)
+
+
+def _draw_axis(axes: Any, x: float, scale: Scale) -> None:
+    """An upright axis with its values beside it."""
+    axes.axvline(x, color=MUTED, linewidth=0.8, zorder=2)
+    # Lines run behind the texts, which therefore stand on the ground's colour.
+    box = {"boxstyle": "square,pad=0.1", "facecolor": GROUND, "edgecolor": "none", "alpha": 0.75}
+    style = {"va": "center", "fontsize": 8, "color": INK, "bbox": box, "zorder": 6}
+    for place, text in zip(*scale.ticks(12), strict=True):
+        axes.annotate(text, (x, place), xytext=(4, 0), textcoords="offset points", **style)
+
+
+def _with_gaps(places: Sequence[float | None]) -> list[float]:
+    """What has no place leaves a gap in a line."""
+    return [np.nan if place is None else place for place in places]
 
 
 def _line_style(search: Search, trial: Trial, shade: Shade) -> dict[str, Any]:
