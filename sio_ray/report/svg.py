@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from markupsafe import escape
 from matplotlib.figure import Figure
 
 from sio_ray.plot_style import plot_style
@@ -15,6 +16,7 @@ from sio_ray.plot_style import plot_style
 #: Colours that matplotlib draws with, and what the page puts in their place.
 INK, MUTED, RULE, NEAR, FAR, GROUND = "#000101", "#000102", "#000103", "#000104", "#000105", "#000106"
 ARM_COLOURS = {"baseline": "#000107", "sio": "#000108", "generator": INK}
+HEAT = "#000109"
 _THEME = {
     INK: "currentColor",
     MUTED: "var(--muted)",
@@ -24,6 +26,7 @@ _THEME = {
     GROUND: "var(--ground)",
     ARM_COLOURS["baseline"]: "var(--baseline)",
     ARM_COLOURS["sio"]: "var(--sio)",
+    HEAT: "var(--heat)",
 }
 #: ID, near and far differ in colour, line and marker, so that no reader depends on colour.
 GROUP_STYLES = {"id": ("ID", MUTED, "-"), "near": ("near-OOD", NEAR, "-"), "far": ("far-OOD", FAR, "--")}
@@ -44,9 +47,11 @@ WIDTH_IN = 5.0
 Draw = Callable[[Any], None]
 
 
-def legend_above(axes: Any, **more: Any) -> None:
+def legend_above(axes: Any, *, ncols: int = 3, **more: Any) -> None:
     """A legend in one line over the axes, where it hides nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, **{"handlelength": 1.6, **more})
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=ncols, borderaxespad=0.2, **{"handlelength": 1.6, **more}
+    )
 
 
 def draw_svg(draw: Draw, name: str, label: str, height_in: float, width_in: float = WIDTH_IN) -> str:
@@ -69,7 +74,7 @@ def _clean(svg: str, name: str, label: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     view_box = re.search(r'viewBox="[^"]*"', svg)
     assert view_box is not None, "matplotlib writes a viewBox"
-    svg = f'<svg class="plot" {view_box[0]} role="img" aria-label="{label}">' + svg[svg.index(">") + 1 :]
+    svg = f'<svg class="plot" {view_box[0]} role="img" aria-label="{escape(label)}">' + svg[svg.index(">") + 1 :]
     referenced = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda match: _prefixed(match, name) if match[1] in referenced else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
