@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def world_size() -> int:
@@ -54,16 +55,19 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     if any(parameter.is_cuda for parameter in module.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return]
     for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
             child.__class__ = CPUSyncBatchNorm
     return module
 
 
-class CPUSyncBatchNorm(nn.BatchNorm2d):
+class CPUSyncBatchNorm(_BatchNorm):
     """Batch normalisation over the images of all workers, however many each has."""
 
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Of maps and of features alike."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same, normalised per channel."""
+        """(B, C, H, W) or (B, C) to the same, normalised per channel."""
         if not self.training or world_size() == 1:
             return super().forward(x)
         channels = x.shape[1]

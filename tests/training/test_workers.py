@@ -26,8 +26,9 @@ IMAGES = torch.randn(7, 2, 5, 5, generator=torch.Generator().manual_seed(1), dty
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    return layers.double()
+    maps = (nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    # G-ODIN's head normalises features, which are no maps.
+    return nn.Sequential(*maps, nn.Flatten(), nn.Linear(18, 1), nn.BatchNorm1d(1)).double()
 
 
 def train_on(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -91,7 +92,7 @@ def test_batch_normalisation_over_workers_is_that_of_one_worker_with_the_whole_b
         for part in together:
             torch.testing.assert_close(part, value, msg=name)
     torch.testing.assert_close(torch.cat([found["evaluated"] for found in of_workers]), model.eval()(IMAGES))
-    assert [found["kinds"] for found in of_workers] == [2, 2]
+    assert [found["kinds"] for found in of_workers] == [3, 3]
 
 
 def test_a_momentum_of_none_is_the_mean_over_batches(of_workers):
