@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusers import ModelMixin
 
-from sio_ray.cluster import check_resources, connect
+from sio_ray.cluster import check_workers, connect
 from sio_ray.config import Config, FitGeneratorConfig
 from sio_ray.diffusion.curve import PLOT_NAME, write_curve
 from sio_ray.diffusion.denoiser import build_unet
@@ -99,10 +99,11 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
     section = config.fit_generator
     unet = build_unet(section, train_set.info)
     connect(config.cluster)
-    check_resources(
+    check_workers(
         "fit_generator",
-        num_cpus=section.num_workers * section.cpus_per_worker,
-        num_gpus=section.num_workers * section.gpus_per_worker,
+        num_workers=section.num_workers,
+        cpus_per_worker=section.cpus_per_worker,
+        gpus_per_worker=section.gpus_per_worker,
     )
     shared = share({"train": (train_set.uri, None)}, remedy=_SMALLER)
     # Measured once, here: every worker and every sampler must use the same number.

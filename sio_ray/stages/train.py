@@ -15,7 +15,7 @@ from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.classifier.pretrained import fetch_pretrained, normalisation_of
 from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.classifier.trainee import build_trainee, final_weights
-from sio_ray.cluster import check_resources, connect
+from sio_ray.cluster import check_workers, connect
 from sio_ray.config import Config, TrainConfig
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pixel_counts import Statistics, statistics_of
@@ -115,14 +115,16 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     if section.pretrained is not None:
         fetch_pretrained(section.network, section.pretrained)  # here first, to learn before work starts that it is gone
     connect(config.cluster)
-    concurrent = min(section.concurrent_runs, len(runs))
-    workers = concurrent * section.num_workers
     sources = {arm: sets.sources(arm) for arm in arms}
     every_source = {name: source for of_arm in sources.values() for name, source in of_arm.items()}
-    check_resources(
+    num_runs = min(section.concurrent_runs, len(runs))
+    cpus_per_worker = section.cpus_per_worker + cpus_of_feed(section, every_source)
+    check_workers(
         "train",
-        num_cpus=workers * (section.cpus_per_worker + cpus_of_feed(section, every_source)),
-        num_gpus=workers * section.gpus_per_worker,
+        num_workers=fewest_workers(section, num_runs),
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=section.gpus_per_worker,
+        num_runs=num_runs,
     )
     architecture = architecture_for(section, sets.real.info, statistics_of(pixel_counts_of(sets.real.uri)))
     if section.pretrained is not None:
@@ -145,13 +147,25 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
                 "seed": run.training_seed,
                 "board": board,
             }
-            work = partial(_run, run=run, section=section, architecture=architecture, loop_config=loop_config)
+            work = partial(
+                _run,
+                run=run,
+                section=section,
+                architecture=architecture,
+                loop_config=loop_config,
+                cpus_per_worker=cpus_per_worker,
+            )
             return run_once(
                 "train", run.place.folder, run.place.identity, config, work, outputs=CHECKPOINT_FILES, label=_label(run)
             )
 
         outcomes = side_by_side([partial(job, run) for run in runs], limit=section.concurrent_runs)
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
+
+
+def fewest_workers(section: TrainConfig, num_runs: int) -> int:
+    """Workers that a run must get to begin: `min_workers`, unless runs that may grow would take each other's cores."""
+    return section.num_workers if num_runs > 1 else section.min_workers or section.num_workers
 
 
 def _tell_of_new_layers(architecture: Architecture, pretrained: str) -> None:
@@ -163,7 +177,12 @@ def _tell_of_new_layers(architecture: Architecture, pretrained: str) -> None:
 
 
 def _run(
-    folder: Path, run: Run, section: TrainConfig, architecture: Architecture, loop_config: dict[str, Any]
+    folder: Path,
+    run: Run,
+    section: TrainConfig,
+    architecture: Architecture,
+    loop_config: dict[str, Any],
+    cpus_per_worker: int,
 ) -> dict[str, Any]:
     state_dir = folder / _STATE_NAME
     Folder(str(state_dir)).write_bytes(_BEGUN_NAME, json.dumps(run.place.identity, indent=1).encode())
@@ -173,7 +192,7 @@ def _run(
         name=folder.name,
         state_dir=state_dir,
         num_workers=section.num_workers,
-        cpus_per_worker=section.cpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
         gpus_per_worker=section.gpus_per_worker,
         min_workers=section.min_workers,
         best_by="val_accuracy",

@@ -55,7 +55,7 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     if any(parameter.is_cuda for parameter in module.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return]
     for child in module.modules():
-        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(child, _BatchNorm):
             child.__class__ = CPUSyncBatchNorm
     return module
 
