@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from sio_ray.cluster import check_workers, connect
 from sio_ray.config import Config, TrainConfig
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pixel_counts import Statistics, statistics_of
-from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console, watch_runs
-from sio_ray.provenance import changes, versions
+from sio_ray.provenance import versions
+from sio_ray.stages.begun import STATE_NAME, note_begun, tell_of_unfinished
 from sio_ray.stages.layout import Arm, Run, train_runs
 from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once
 from sio_ray.stages.training_sets import open_training_sets, pool_sizes
@@ -40,9 +39,6 @@ CHECKPOINT_FILES = tuple(
     f"{name}/{file}" for name in (LAST_NAME, BEST_NAME) for file in ("model.safetensors", "architecture.json")
 )
 
-#: Ray's checkpoints until a run has ended, and beside them what decides the run.
-_STATE_NAME, _BEGUN_NAME = "ray_train", "begun.json"
-
 
 def train(config: Config) -> Outcome:
     """Train every arm and seed that has not been trained; each leaves checkpoints in a folder of its own.
@@ -60,7 +56,7 @@ def train(config: Config) -> Outcome:
     outcomes = {run.name: reuse("train", run.place.folder, _label(run)) for run in runs}
     missing = [run for run in runs if outcomes[run.name] is None]
     for run in missing:
-        _tell_of_unfinished(run)
+        tell_of_unfinished(config, run)
     if missing:
         outcomes |= _train_missing(config, missing)
     done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
@@ -83,29 +79,6 @@ def checkpoint_name(config: Config) -> str:
 
 def _label(run: Run) -> str:
     return f"train {run.name}"
-
-
-def _tell_of_unfinished(run: Run) -> None:
-    """Say that a run which was begun with other settings is left where it is, and what has changed since.
-
-    Settings that decide nothing, such as the number of workers, may change between a kill and the next attempt.
-    """
-    if (run.place.folder / _STATE_NAME).exists():
-        return  # begun with these settings: it goes on
-    stem = run.place.folder.name.removesuffix(run.place.fingerprint)
-    for path in sorted(run.place.folder.parent.glob(f"{stem}*/{_STATE_NAME}/{_BEGUN_NAME}")):
-        begun = json.loads(path.read_text())
-        if begun.get("member") != run.place.identity.get("member"):
-            continue
-        changed = ", ".join(changes(begun, run.place.identity))
-        folder = path.parent.parent
-        console.print(
-            f"  {_label(run)} starts anew, as an unfinished run has other settings ({changed}); "
-            f"go back to those to finish it, or delete {folder}",
-            style="dim",
-            markup=False,
-            soft_wrap=True,
-        )
 
 
 def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
@@ -149,6 +122,7 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
             }
             work = partial(
                 _run,
+                config=config,
                 run=run,
                 section=section,
                 architecture=architecture,
@@ -178,14 +152,15 @@ def _tell_of_new_layers(architecture: Architecture, pretrained: str) -> None:
 
 def _run(
     folder: Path,
+    config: Config,
     run: Run,
     section: TrainConfig,
     architecture: Architecture,
     loop_config: dict[str, Any],
     cpus_per_worker: int,
 ) -> dict[str, Any]:
-    state_dir = folder / _STATE_NAME
-    Folder(str(state_dir)).write_bytes(_BEGUN_NAME, json.dumps(run.place.identity, indent=1).encode())
+    state_dir = folder / STATE_NAME
+    note_begun(state_dir, config, run)
     trained = run_on_workers(
         _train_loop,
         loop_config,

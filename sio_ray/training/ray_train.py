@@ -24,8 +24,13 @@ from sio_ray.training.loop import Point
 from sio_ray.training.state import load_progress, save_progress
 from sio_ray.training.workers import mean_over_workers
 
-#: How often a run is begun or continued after killed workers, and how often Ray's controller may fail to get workers.
-_MAX_ATTEMPTS = 4
+#: How often workers may fail in a row without a new checkpoint: a long run outlives any number of lost nodes.
+_MAX_FAILURES = 4
+
+#: In Ray's folder of a run.
+_RECORD_NAME = "checkpoint_manager_snapshot.json"
+
+#: How often Ray's controller may fail to get workers.
 _MAX_CONTROLLER_FAILURES = 3
 
 #: How long a cluster has, after workers were lost, to grow again and to decode what sets went with them.
@@ -130,7 +135,7 @@ def run_on_workers(
 
     Raises:
         SioRayError: what the loop raised, if it was one of ours.
-        TrainingError: the workers failed otherwise, `_MAX_ATTEMPTS` times.
+        TrainingError: the workers failed otherwise, `_MAX_FAILURES` times without a new checkpoint.
     """
     is_elastic = min_workers is not None and min_workers < num_workers
     scaling = ScalingConfig(
@@ -147,7 +152,8 @@ def run_on_workers(
         # again, is not.
         failure_config=FailureConfig(max_failures=0, controller_failure_limit=_MAX_CONTROLLER_FAILURES),
     )
-    for attempt in range(1, _MAX_ATTEMPTS + 1):
+    num_failures, record = 0, _committed(state_dir / name)
+    while True:
         trainer = TorchTrainer(loop, train_loop_config=loop_config, scaling_config=scaling, run_config=run_config)
         try:
             result = trainer.fit()
@@ -156,10 +162,13 @@ def run_on_workers(
             ours = _our_error(error)
             if ours is not None:
                 raise ours from error
-            if attempt == _MAX_ATTEMPTS:
+            before, record = record, _committed(state_dir / name)
+            num_failures = num_failures + 1 if record == before else 1
+            if num_failures == _MAX_FAILURES:
                 raise TrainingError(
-                    f"run {name} failed {attempt} times, the last with: {_last_line(error)}; run the same command "
-                    "again to continue from its last checkpoint, with --debug for the whole error."
+                    f"run {name} failed {num_failures} times without a new checkpoint, the last with: "
+                    f"{_last_line(error)}; run the same command again to continue from its last checkpoint, with "
+                    "--debug for the whole error."
                 ) from error
             console.print(
                 f"  run {name} stopped ({_last_line(error)}); continuing from its last checkpoint",
@@ -176,6 +185,12 @@ def run_on_workers(
     best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1][best_by])
     with best.as_directory() as folder:
         return Trained(state, points, load_progress(Path(folder))[0])
+
+
+def _committed(folder: Path) -> bytes:
+    """Ray's record of the checkpoints that it would resume a run from; another one after each that is committed."""
+    record = folder / _RECORD_NAME
+    return record.read_bytes() if record.exists() else b""
 
 
 def _recover_sets(loop_config: dict[str, Any]) -> None:
