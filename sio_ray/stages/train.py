@@ -90,15 +90,8 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     connect(config.cluster)
     sources = {arm: sets.sources(arm) for arm in arms}
     every_source = {name: source for of_arm in sources.values() for name, source in of_arm.items()}
-    num_runs = min(section.concurrent_runs, len(runs))
     cpus_per_worker = section.cpus_per_worker + cpus_of_feed(section, every_source)
-    check_workers(
-        "train",
-        num_workers=fewest_workers(section, num_runs),
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=section.gpus_per_worker,
-        num_runs=num_runs,
-    )
+    _check_workers(section, cpus_per_worker, num_runs=min(section.concurrent_runs, len(runs)))
     architecture = architecture_for(section, sets.real.info, statistics_of(pixel_counts_of(sets.real.uri)))
     if section.pretrained is not None:
         _tell_of_new_layers(architecture, section.pretrained)
@@ -135,6 +128,16 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
 
         outcomes = side_by_side([partial(job, run) for run in runs], limit=section.concurrent_runs)
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
+
+
+def _check_workers(section: TrainConfig, cpus_per_worker: int, num_runs: int) -> None:
+    check_workers(
+        "train",
+        num_workers=fewest_workers(section, num_runs),
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=section.gpus_per_worker,
+        num_runs=num_runs,
+    )
 
 
 def fewest_workers(section: TrainConfig, num_runs: int) -> int:

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,17 +153,32 @@ def run_on_workers(
         # again, is not.
         failure_config=FailureConfig(max_failures=0, controller_failure_limit=_MAX_CONTROLLER_FAILURES),
     )
-    num_failures, record = 0, _committed(state_dir / name)
+    trainer = partial(TorchTrainer, loop, train_loop_config=loop_config, scaling_config=scaling, run_config=run_config)
+    result = _fit_to_the_end(trainer, name, state_dir / name, loop_config)
+    if result.checkpoint is None:
+        raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
+    with result.checkpoint.as_directory() as folder:
+        state, _, points = load_progress(Path(folder))
+    if best_by is None:
+        return Trained(state, points, state)
+    best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1][best_by])
+    with best.as_directory() as folder:
+        return Trained(state, points, load_progress(Path(folder))[0])
+
+
+def _fit_to_the_end(
+    make_trainer: Callable[[], TorchTrainer], name: str, folder: Path, loop_config: dict[str, Any]
+) -> ray.train.Result:
+    """Begin a run or go on with it, until it has ended or failed `_MAX_FAILURES` times without a new checkpoint."""
+    num_failures, record = 0, _committed(folder)
     while True:
-        trainer = TorchTrainer(loop, train_loop_config=loop_config, scaling_config=scaling, run_config=run_config)
         try:
-            result = trainer.fit()
-            break
+            return make_trainer().fit()
         except ray.train.TrainingFailedError as error:
             ours = _our_error(error)
             if ours is not None:
                 raise ours from error
-            before, record = record, _committed(state_dir / name)
+            before, record = record, _committed(folder)
             num_failures = num_failures + 1 if record == before else 1
             if num_failures == _MAX_FAILURES:
                 raise TrainingError(
@@ -176,15 +192,6 @@ def run_on_workers(
                 soft_wrap=True,
             )
             _recover_sets(loop_config)
-    if result.checkpoint is None:
-        raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
-    with result.checkpoint.as_directory() as folder:
-        state, _, points = load_progress(Path(folder))
-    if best_by is None:
-        return Trained(state, points, state)
-    best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1][best_by])
-    with best.as_directory() as folder:
-        return Trained(state, points, load_progress(Path(folder))[0])
 
 
 def _committed(folder: Path) -> bytes:

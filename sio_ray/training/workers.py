@@ -71,7 +71,8 @@ class CPUSyncBatchNorm(_BatchNorm):
         if not self.training or world_size() == 1:
             return super().forward(x)
         channels = x.shape[1]
-        by_channel = x.transpose(0, 1).reshape(channels, -1)
+        # In float32 under autocast, too: a sum in bfloat16 has two digits.
+        by_channel = x.transpose(0, 1).reshape(channels, -1).to(torch.promote_types(x.dtype, torch.float32))
         count = sum_over_workers(torch.tensor([float(by_channel.shape[1])], device=x.device))
         mean = _Sum.apply(by_channel.sum(1)) / count
         # In two passes: the mean of squares less the square of the mean would cancel.
@@ -88,4 +89,4 @@ class CPUSyncBatchNorm(_BatchNorm):
         scale = torch.rsqrt(variance + self.eps) * self.weight
         normalised = centred * scale[:, None] + self.bias[:, None]
         out: Tensor = normalised.view(channels, len(x), *x.shape[2:]).transpose(0, 1)
-        return out
+        return out.to(x.dtype)

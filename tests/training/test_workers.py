@@ -39,6 +39,11 @@ def train_on(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     return {**gradients, **dict(model.named_buffers())}
 
 
+def narrow_images() -> torch.Tensor:
+    """In bfloat16, as under autocast; far from 0, where a mean of two digits would be as wrong as they are wide."""
+    return (IMAGES + 50).bfloat16()
+
+
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(PARTS))
@@ -53,6 +58,9 @@ def work(rank: int, folder: str) -> None:
         "trained": train_on(model, IMAGES[PARTS[rank]]),
         "evaluated": model.eval()(IMAGES[PARTS[rank]]).detach(),
     }
+    norm = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(2))).train()
+    found["narrow"] = norm(narrow_images()[PARTS[rank]]).detach().float().numpy()
+    found["narrow_mean"] = norm[0].running_mean.numpy()
     model[1].running_mean.add_(rank)
     take_buffers_of_first(model)
     found["buffer"] = model[1].running_mean - found["trained"]["1.running_mean"]
@@ -93,6 +101,15 @@ def test_batch_normalisation_over_workers_is_that_of_one_worker_with_the_whole_b
             torch.testing.assert_close(part, value, msg=name)
     torch.testing.assert_close(torch.cat([found["evaluated"] for found in of_workers]), model.eval()(IMAGES))
     assert [found["kinds"] for found in of_workers] == [3, 3]
+
+
+def test_of_pictures_in_bfloat16_the_statistics_are_float32(of_workers):
+    theirs = nn.BatchNorm2d(2)
+    whole = theirs(narrow_images()).detach().float()
+    together = torch.cat([torch.from_numpy(found["narrow"]) for found in of_workers])
+    torch.testing.assert_close(together, whole, rtol=1e-2, atol=1e-2)
+    for found in of_workers:
+        torch.testing.assert_close(torch.from_numpy(found["narrow_mean"]), theirs.running_mean)
 
 
 def test_a_momentum_of_none_is_the_mean_over_batches(of_workers):
