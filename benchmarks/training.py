@@ -9,8 +9,11 @@ python benchmarks/training.py --only feed step
   bare model's forward, backward and optimiser on a batch that is there already. Steps of both sides alternate.
 - start_up: seconds from `sio-ray train digits` to the first step, and where they go.
 - workers: steps per second of one worker and of two, one core each, the same global batch.
-- gpu: a ResNet-18 at 32 px in float32 and in bf16 with compile, against a plain float32 `DataLoader` loop; where there
-  is one.
+- gpu: a ResNet-18 at 32 px in float32 and in bf16 with compile, against a plain float32 `DataLoader` loop, and how much
+  of a step is waiting for the feed; where there is one.
+
+Several parts run one after the other, each in a process of its own: threads, Ray and memory of one would disturb the
+next. A part that fails is named, and the others are measured all the same.
 """
 
 from __future__ import annotations
@@ -33,20 +36,19 @@ import torch.nn.functional as F
 from feed import measure_feed
 
 from sio_ray.classifier.augment import Augmentation
-from sio_ray.classifier.feed import MemoryFeed, Sources
+from sio_ray.classifier.batch import MixedBatch
+from sio_ray.classifier.feed import Feed, MemoryFeed, Sources
 from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.classifier.trainee import build_trainee
 from sio_ray.config import TrainConfig
 from sio_ray.imageset import ImageArrays
+from sio_ray.provenance import machine, versions
 
 CLASSES = tuple("0123456789")
 ARCHITECTURE = Architecture(
     network="resnet18_32px", class_names=CLASSES, image_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3
 )
 BATCH = 128
-
-#: Multiplications and additions of a forward pass of ResNet-18 at 32 px, twice 0.5557 G; a training step takes three.
-FLOPS_PER_IMAGE = 3 * 2 * 0.5557e9
 
 
 def pictures(count: int) -> ImageArrays:
@@ -56,10 +58,26 @@ def pictures(count: int) -> ImageArrays:
     return ImageArrays(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), labels, np.arange(count))
 
 
-def our_step(device: torch.device, num_images: int, **changes: Any) -> Callable[[int], Any]:
-    """The step of our trainee."""
+class OneBatch:
+    """A feed that has the batch of every step already: a network that it feeds never waits."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.composition, self.wait_s, self._batch = feed.composition, 0.0, feed.batch(0)
+
+    def batch(self, step: int) -> MixedBatch:
+        """The same one, whatever the step."""
+        return self._batch
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def our_step(
+    device: torch.device, num_images: int, *, never_waits: bool = False, **changes: Any
+) -> tuple[Callable[[int], Any], Feed]:
+    """The step of our trainee, and its feed."""
     config = TrainConfig(num_steps=1000, global_batch_size=BATCH, **changes)
-    feed = MemoryFeed(
+    feed: Feed = MemoryFeed(
         Sources(pictures(num_images), pictures(num_images + 1)),
         global_batch_size=BATCH,
         real_batch_share=0.8,
@@ -67,7 +85,8 @@ def our_step(device: torch.device, num_images: int, **changes: Any) -> Callable[
         seed=0,
         device=device,
     )
-    return build_trainee(config, ARCHITECTURE, feed, pictures(8), arm="sio", seed=0, device=device).step
+    feed = OneBatch(feed) if never_waits else feed
+    return build_trainee(config, ARCHITECTURE, feed, pictures(8), arm="sio", seed=0, device=device).step, feed
 
 
 def bare_step(device: torch.device) -> Callable[[int], Any]:
@@ -93,7 +112,8 @@ def bare_step(device: torch.device) -> Callable[[int], Any]:
 def measure_step(turns: int = 40) -> dict[str, Any]:
     """How much longer our step takes than the bare model's."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sides = {"ours": our_step(device, 5000), "bare": bare_step(device)}
+    ours, feed = our_step(device, 5000)
+    sides = {"ours": ours, "bare": bare_step(device)}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(turns + 1):
         for name, step in sides.items():
@@ -101,6 +121,8 @@ def measure_step(turns: int = 40) -> dict[str, Any]:
             step(number).item()
             if number:  # the first one warms up
                 seconds[name].append(time.perf_counter() - start_s)
+        if not number:
+            warm_s = feed.wait_s
     ratios = sorted(ours / bare for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True))
     return {
         **{f"{name}_s": round(statistics.median(of_side), 4) for name, of_side in seconds.items()},
@@ -109,6 +131,7 @@ def measure_step(turns: int = 40) -> dict[str, Any]:
             100 * (statistics.median(seconds["ours"]) / statistics.median(seconds["bare"]) - 1), 2
         ),
         "overheads_of_quartiles_percent": [round(100 * (ratios[len(ratios) * k // 4] - 1), 2) for k in (1, 3)],
+        "feed_percent": round(100 * (feed.wait_s - warm_s) / sum(seconds["ours"]), 2),
     }
 
 
@@ -221,56 +244,13 @@ def measure_workers(num_steps: int = 12) -> dict[str, Any]:
     }
 
 
-def measure_gpu(seconds: float = 20.0) -> Any:
-    """Images per second of both sides, and what that makes of a run of CIFAR-10's size; or why not."""
+def measure_on_gpu() -> Any:
+    """See `training_gpu`; or why not."""
     if not torch.cuda.is_available():
         return "no GPU on this machine"
-    from feed import plain_loader
+    from training_gpu import measure_gpu
 
-    device = torch.device("cuda")
-
-    def images_per_s(step: Callable[[int], Any]) -> float:
-        for number in range(20):
-            step(number)
-        torch.cuda.synchronize()
-        start_s, number = time.perf_counter(), 20
-        while time.perf_counter() - start_s < seconds:
-            step(number)
-            number += 1
-        torch.cuda.synchronize()
-        return (number - 20) * BATCH / (time.perf_counter() - start_s)
-
-    size = 8192
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    peak = images_per_s(lambda _: a @ b) / BATCH * 2 * size**3
-    bare, batches = Classifier(ARCHITECTURE).to(device).train(), iter(plain_loader(pictures(50_000), pictures(50_001)))
-    optimizer = torch.optim.SGD(bare.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
-
-    def plain(number: int) -> None:
-        images, labels = next(batches)
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(bare(images.to(device)), labels.to(device)).backward()
-        optimizer.step()
-
-    speeds = {
-        "plain_float32_loader": images_per_s(plain),
-        "ours_float32": images_per_s(our_step(device, 50_000)),
-        "ours_bfloat16": images_per_s(our_step(device, 50_000, precision="bfloat16")),
-        "ours_bfloat16_compiled": images_per_s(our_step(device, 50_000, precision="bfloat16", compile=True)),
-    }
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "measured_bf16_peak_tflops": round(peak / 1e12, 1),
-        **{
-            name: {
-                "images_per_s": round(speed),
-                "ratio_to_plain": round(speed / speeds["plain_float32_loader"], 2),
-                "minutes_of_200_epochs_of_50000": round(200 * 50_000 / speed / 60, 1),
-                "share_of_bf16_peak": round(speed * FLOPS_PER_IMAGE / peak, 3),
-            }
-            for name, speed in speeds.items()
-        },
-    }
+    return measure_gpu(our_step, Classifier(ARCHITECTURE), pictures)
 
 
 PARTS: dict[str, Callable[[], Any]] = {
@@ -278,26 +258,39 @@ PARTS: dict[str, Callable[[], Any]] = {
     "step": measure_step,
     "start_up": measure_start_up,
     "workers": measure_workers,
-    "gpu": measure_gpu,
+    "gpu": measure_on_gpu,
 }
 
 
+def measure_here(name: str) -> Any:
+    """One part in this process."""
+    print(f"measuring {name} ...", file=sys.stderr, flush=True)
+    return PARTS[name]()
+
+
+def measure_apart(name: str) -> Any:
+    """One part in a process of its own; what it says to people comes through."""
+    command = [sys.executable, __file__, "--only", name, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return json.loads(done.stdout)[name] if done.returncode == 0 else {"failed_with": done.returncode}
+
+
 def main() -> None:
-    """Measure what is asked for and print it."""
+    """Measure what is asked for and print it; the exit status is 1 if a part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
     arguments = parser.parse_args()
-    from sio_ray.provenance import machine, versions
-
     result: dict[str, Any] = {"machine": machine(), "versions": versions()}
     for name in arguments.only:
-        print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        result[name] = PARTS[name]()
+        result[name] = measure_here(name) if len(arguments.only) == 1 else measure_apart(name)
         if not arguments.json:
             print(f"{name}: {json.dumps(result[name], indent=1)}", flush=True)
     if arguments.json:
         print(json.dumps(result, indent=1))
+    failed = [name for name in arguments.only if isinstance(result[name], dict) and "failed_with" in result[name]]
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

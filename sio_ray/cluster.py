@@ -102,13 +102,47 @@ def check_resources(field: str, *, num_cpus: float, num_gpus: float) -> None:
     for kind, need in (("CPU", num_cpus), ("GPU", num_gpus)):
         if need > have.get(kind, 0):
             remedy = (
-                "set its gpus_per_* field to 0 to run on CPUs, or connect to a cluster with GPUs by cluster.address"
+                "ask for fewer, set its gpus_per_* field to 0 to run on CPUs, or connect to a larger cluster by "
+                "cluster.address"
                 if kind == "GPU"
-                else "ask for fewer workers or cores, or connect to a larger cluster by cluster.address"
+                else "ask for fewer runs, workers or cores, or connect to a larger cluster by cluster.address"
             )
             raise ResourceError(
                 f"{field} needs {need:g} {kind}s at once, this Ray cluster has {have.get(kind, 0):g}; {remedy}."
             )
+
+
+def check_workers(
+    section: str, *, num_workers: int, cpus_per_worker: int, gpus_per_worker: float, num_runs: int = 1
+) -> None:
+    """Refuse workers that the cluster could never place, as their sum is too large or no node can hold one.
+
+    Args:
+        section: of the config, for the message.
+        num_workers: of each run.
+        cpus_per_worker: cores of one, all on one node.
+        gpus_per_worker: GPUs, or a fraction of one, on the same node.
+        num_runs: that run at once.
+
+    Raises:
+        ResourceError: the cluster has too few.
+    """
+    import ray
+
+    count = num_runs * num_workers
+    check_resources(section, num_cpus=count * cpus_per_worker, num_gpus=count * gpus_per_worker)
+    asked = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
+    room = sum(
+        min(int(node["Resources"].get(kind, 0) // each) for kind, each in asked.items() if each)
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+    if count > room:
+        what = " and ".join(f"{each} {kind}s" for kind, each in asked.items() if each)
+        raise ResourceError(
+            f"{section} needs {count} workers of {what} at once, each on one node, the nodes of this Ray cluster have "
+            f"room for {room}; ask for fewer or smaller workers, or connect to a larger cluster by cluster.address."
+        )
 
 
 def our_cause(error: BaseException | None) -> SioRayError | None:

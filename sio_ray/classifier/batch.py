@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-import torch
 from torch import Tensor
 
 
@@ -32,12 +31,17 @@ class MixedBatch:
     targets: Tensor | None = None
 
     def chunks(self, count: int) -> Iterator[MixedBatch]:
-        """Cut into `count` pieces of about the same size, outliers too; fewer where there are fewer images."""
+        """Cut into `count` pieces of about the same size, outliers too; fewer where there are fewer images.
+
+        A piece takes every `count`-th image, so that all have the same mixture of real and synthetic ones: batch
+        normalisation would else see some pieces of real images alone.
+        """
         count = min(count, len(self.labels))
-        parts = {
-            field.name: torch.tensor_split(value, count)
-            for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        for index in range(count):
-            yield MixedBatch(**{name: values[index] for name, values in parts.items()})
+        for first in range(count):
+            yield MixedBatch(
+                **{
+                    field.name: value[first::count].contiguous()
+                    for field in fields(self)
+                    if (value := getattr(self, field.name)) is not None
+                }
+            )

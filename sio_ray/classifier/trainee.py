@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -102,7 +102,7 @@ class ClassifierTrainee:
             nesterov=config.momentum > 0,
         )
         self._average = (
-            AveragedModel(objective.classifier, multi_avg_fn=_averaging(config.ema_decay), use_buffers=True)
+            AveragedModel(objective.classifier, multi_avg_fn=self._take_average, use_buffers=True)
             if config.ema_decay is not None
             else None
         )
@@ -137,6 +137,23 @@ class ClassifierTrainee:
         if self._average is not None:
             self._average.update_parameters(self._objective.classifier)
         return total
+
+    @torch.no_grad()
+    def _take_average(
+        self,
+        averages: tuple[Tensor, ...] | list[Tensor],
+        values: tuple[Tensor, ...] | list[Tensor],
+        _num_averaged: Tensor | int,
+    ) -> None:
+        """Take values of one type into their averages, as PyTorch calls it."""
+        assert self._average is not None, "called by it"
+        assert self._config.ema_decay is not None, "the average's own"
+        if averages[0].is_floating_point():
+            # The count that lies on the CPU: reading the one that is given would wait for the GPU at every step.
+            n = int(self._average.n_averaged)
+            torch._foreach_lerp_(averages, values, 1 - min(self._config.ema_decay, (1 + n) / (10 + n)))
+        else:
+            torch._foreach_copy_(averages, values)
 
     def _real_weight(self, step: int) -> float:
         config = self._config
@@ -190,20 +207,6 @@ class ClassifierTrainee:
             self._average.load_state_dict(
                 {name.removeprefix(_EMA): value for name, value in state.items() if name.startswith(_EMA)}
             )
-
-
-def _averaging(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    @torch.no_grad()
-    def average(averages: Sequence[Tensor], values: Sequence[Tensor], num_averaged: Tensor | int) -> None:
-        n = int(num_averaged)
-        share = 1 - min(decay, (1 + n) / (10 + n))
-        for mean, value in zip(averages, values, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value.to(mean.dtype), share)
-            else:
-                mean.copy_(value)
-
-    return average
 
 
 def final_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

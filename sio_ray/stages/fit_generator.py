@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusers import ModelMixin
 
-from sio_ray.cluster import check_resources, connect
+from sio_ray.cluster import check_workers, connect
 from sio_ray.config import Config, FitGeneratorConfig
 from sio_ray.diffusion.curve import PLOT_NAME, write_curve
 from sio_ray.diffusion.denoiser import build_unet
@@ -27,7 +27,7 @@ from sio_ray.stages.layout import fit_generator_place
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
 from sio_ray.training.loop import Point
-from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
+from sio_ray.training.ray_train import RayTrainReporter, Workers, run_on_workers, start_worker
 from sio_ray.training.shared_sets import decoded_bytes, fetch, pixel_counts_of, share
 from sio_ray.training.side_by_side import side_by_side
 
@@ -99,10 +99,11 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
     section = config.fit_generator
     unet = build_unet(section, train_set.info)
     connect(config.cluster)
-    check_resources(
+    check_workers(
         "fit_generator",
-        num_cpus=section.num_workers * section.cpus_per_worker,
-        num_gpus=section.num_workers * section.gpus_per_worker,
+        num_workers=section.num_workers,
+        cpus_per_worker=section.cpus_per_worker,
+        gpus_per_worker=section.gpus_per_worker,
     )
     shared = share({"train": (train_set.uri, None)}, remedy=_SMALLER)
     # Measured once, here: every worker and every sampler must use the same number.
@@ -122,9 +123,7 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
             loop_config,
             name=_RUN,
             state_dir=folder / _STATE_NAME,
-            num_workers=section.num_workers,
-            cpus_per_worker=section.cpus_per_worker,
-            gpus_per_worker=section.gpus_per_worker,
+            workers=Workers(section.num_workers, section.cpus_per_worker, section.gpus_per_worker),
         )
         (trained,) = side_by_side([job], limit=1)
     unet.load_state_dict(averaged_weights(trained.state), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,20 @@ from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.classifier.pretrained import fetch_pretrained, normalisation_of
 from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.classifier.trainee import build_trainee, final_weights
-from sio_ray.cluster import check_resources, connect
+from sio_ray.cluster import check_workers, connect
 from sio_ray.config import Config, TrainConfig
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pixel_counts import Statistics, statistics_of
-from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console, watch_runs
-from sio_ray.provenance import changes, versions
+from sio_ray.provenance import versions
+from sio_ray.stages.begun import STATE_NAME, note_begun, tell_of_unfinished
 from sio_ray.stages.layout import Arm, Run, train_runs
 from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once
 from sio_ray.stages.training_sets import open_training_sets, pool_sizes
 from sio_ray.training.feeds import cpus_of_feed, open_feed, share_sources
 from sio_ray.training.loggers import open_loggers
 from sio_ray.training.loop import train as train_to_the_end
-from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
+from sio_ray.training.ray_train import RayTrainReporter, Workers, run_on_workers, start_worker
 from sio_ray.training.shared_sets import fetch, pixel_counts_of
 from sio_ray.training.side_by_side import side_by_side
 
@@ -39,9 +38,6 @@ LAST_NAME, BEST_NAME = "checkpoint", "checkpoint_best"
 CHECKPOINT_FILES = tuple(
     f"{name}/{file}" for name in (LAST_NAME, BEST_NAME) for file in ("model.safetensors", "architecture.json")
 )
-
-#: Ray's checkpoints until a run has ended, and beside them what decides the run.
-_STATE_NAME, _BEGUN_NAME = "ray_train", "begun.json"
 
 
 def train(config: Config) -> Outcome:
@@ -60,7 +56,7 @@ def train(config: Config) -> Outcome:
     outcomes = {run.name: reuse("train", run.place.folder, _label(run)) for run in runs}
     missing = [run for run in runs if outcomes[run.name] is None]
     for run in missing:
-        _tell_of_unfinished(run)
+        tell_of_unfinished(config, run)
     if missing:
         outcomes |= _train_missing(config, missing)
     done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
@@ -85,29 +81,6 @@ def _label(run: Run) -> str:
     return f"train {run.name}"
 
 
-def _tell_of_unfinished(run: Run) -> None:
-    """Say that a run which was begun with other settings is left where it is, and what has changed since.
-
-    Settings that decide nothing, such as the number of workers, may change between a kill and the next attempt.
-    """
-    if (run.place.folder / _STATE_NAME).exists():
-        return  # begun with these settings: it goes on
-    stem = run.place.folder.name.removesuffix(run.place.fingerprint)
-    for path in sorted(run.place.folder.parent.glob(f"{stem}*/{_STATE_NAME}/{_BEGUN_NAME}")):
-        begun = json.loads(path.read_text())
-        if begun.get("member") != run.place.identity.get("member"):
-            continue
-        changed = ", ".join(changes(begun, run.place.identity))
-        folder = path.parent.parent
-        console.print(
-            f"  {_label(run)} starts anew, as an unfinished run has other settings ({changed}); "
-            f"go back to those to finish it, or delete {folder}",
-            style="dim",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
 def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     arms = {run.arm for run in runs}
     sets = open_training_sets(config, "train", with_synthetic="sio" in arms)
@@ -115,15 +88,10 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     if section.pretrained is not None:
         fetch_pretrained(section.network, section.pretrained)  # here first, to learn before work starts that it is gone
     connect(config.cluster)
-    concurrent = min(section.concurrent_runs, len(runs))
-    workers = concurrent * section.num_workers
     sources = {arm: sets.sources(arm) for arm in arms}
     every_source = {name: source for of_arm in sources.values() for name, source in of_arm.items()}
-    check_resources(
-        "train",
-        num_cpus=workers * (section.cpus_per_worker + cpus_of_feed(section, every_source)),
-        num_gpus=workers * section.gpus_per_worker,
-    )
+    cpus_per_worker = section.cpus_per_worker + cpus_of_feed(section, every_source)
+    _check_workers(section, cpus_per_worker, num_runs=min(section.concurrent_runs, len(runs)))
     architecture = architecture_for(section, sets.real.info, statistics_of(pixel_counts_of(sets.real.uri)))
     if section.pretrained is not None:
         _tell_of_new_layers(architecture, section.pretrained)
@@ -145,13 +113,36 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
                 "seed": run.training_seed,
                 "board": board,
             }
-            work = partial(_run, run=run, section=section, architecture=architecture, loop_config=loop_config)
+            work = partial(
+                _run,
+                config=config,
+                run=run,
+                section=section,
+                architecture=architecture,
+                loop_config=loop_config,
+                cpus_per_worker=cpus_per_worker,
+            )
             return run_once(
                 "train", run.place.folder, run.place.identity, config, work, outputs=CHECKPOINT_FILES, label=_label(run)
             )
 
         outcomes = side_by_side([partial(job, run) for run in runs], limit=section.concurrent_runs)
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
+
+
+def _check_workers(section: TrainConfig, cpus_per_worker: int, num_runs: int) -> None:
+    check_workers(
+        "train",
+        num_workers=fewest_workers(section, num_runs),
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=section.gpus_per_worker,
+        num_runs=num_runs,
+    )
+
+
+def fewest_workers(section: TrainConfig, num_runs: int) -> int:
+    """Workers that a run must get to begin: `min_workers`, unless runs that may grow would take each other's cores."""
+    return section.num_workers if num_runs > 1 else section.min_workers or section.num_workers
 
 
 def _tell_of_new_layers(architecture: Architecture, pretrained: str) -> None:
@@ -163,19 +154,22 @@ def _tell_of_new_layers(architecture: Architecture, pretrained: str) -> None:
 
 
 def _run(
-    folder: Path, run: Run, section: TrainConfig, architecture: Architecture, loop_config: dict[str, Any]
+    folder: Path,
+    config: Config,
+    run: Run,
+    section: TrainConfig,
+    architecture: Architecture,
+    loop_config: dict[str, Any],
+    cpus_per_worker: int,
 ) -> dict[str, Any]:
-    state_dir = folder / _STATE_NAME
-    Folder(str(state_dir)).write_bytes(_BEGUN_NAME, json.dumps(run.place.identity, indent=1).encode())
+    state_dir = folder / STATE_NAME
+    note_begun(state_dir, config, run)
     trained = run_on_workers(
         _train_loop,
         loop_config,
         name=folder.name,
         state_dir=state_dir,
-        num_workers=section.num_workers,
-        cpus_per_worker=section.cpus_per_worker,
-        gpus_per_worker=section.gpus_per_worker,
-        min_workers=section.min_workers,
+        workers=Workers(section.num_workers, cpus_per_worker, section.gpus_per_worker, min_workers=section.min_workers),
         best_by="val_accuracy",
     )
     training = {

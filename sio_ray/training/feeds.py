@@ -24,7 +24,7 @@ def streams(section: TrainConfig, sources: Mapping[str, SourceSpec]) -> bool:
 
 
 def cpus_of_feed(section: TrainConfig, sources: Mapping[str, SourceSpec]) -> int:
-    """CPU cores that the feed of each worker takes beside the worker's own."""
+    """CPU cores that the feed of each worker takes beside the worker's own; they are asked for together."""
     return section.decoders_per_worker if streams(section, sources) else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -72,7 +73,8 @@ def train(trainee: Trainee, *, num_steps: int, report_every_steps: int, reporter
         The training curve: per report `step`, `loss` (mean since the last report) and what the trainee measures.
 
     Raises:
-        TrainingError: the loss is not finite; the step is named, and the checkpoint of the last report stays.
+        TrainingError: the loss, or what the trainee measures, is not finite; the step is named, and the checkpoint of
+            the last report stays.
     """
     start, points = 0, list[Point]()
     resumed = reporter.resume()
@@ -87,7 +89,9 @@ def train(trainee: Trainee, *, num_steps: int, report_every_steps: int, reporter
         if done % report_every_steps == 0 or done == num_steps:
             of_steps = reporter.average(torch.stack(losses))
             refuse_what_is_not_finite(of_steps, reported)
-            points = [*points, {"step": done, "loss": of_steps.mean().item(), **trainee.measure()}]
+            measured = trainee.measure()
+            _refuse_to_keep(measured, done)
+            points = [*points, {"step": done, "loss": of_steps.mean().item(), **measured}]
             reporter.report(done, points, trainee.state)
             reported = done
             losses.clear()
@@ -110,7 +114,21 @@ def refuse_what_is_not_finite(losses: Tensor, start: int) -> None:
     broken = ~losses.isfinite()
     if broken.any():
         first = int(broken.nonzero()[0])
-        raise TrainingError(
-            f"the loss of step {start + first + 1} is {losses[first].item()}; lower the learning rate, or clip the "
-            "gradient with gradient_clip_norm (the checkpoint of the last report is kept)."
-        )
+        raise _diverged(f"the loss of step {start + first + 1}", losses[first].item())
+
+
+def _refuse_to_keep(measured: Point, step: int) -> None:
+    """Refuse weights that a step has broken although its loss, which is of the weights before, was still finite.
+
+    Their checkpoint would take the place of the last good one.
+    """
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            raise _diverged(f"{name} after step {step}", value)
+
+
+def _diverged(what: str, value: float) -> TrainingError:
+    return TrainingError(
+        f"{what} is {value}; lower the learning rate, or clip the gradient with gradient_clip_norm (the checkpoint of "
+        "the last report is kept)."
+    )

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ from sio_ray.training.loop import Point
 from sio_ray.training.state import load_progress, save_progress
 from sio_ray.training.workers import mean_over_workers
 
-#: How often a run is begun or continued after killed workers, and how often Ray's controller may fail to get workers.
-_MAX_ATTEMPTS = 4
+#: How often workers may fail in a row without a new checkpoint: a long run outlives any number of lost nodes.
+_MAX_FAILURES = 4
+
+#: In Ray's folder of a run.
+_RECORD_NAME = "checkpoint_manager_snapshot.json"
+
+#: How often Ray's controller may fail to get workers.
 _MAX_CONTROLLER_FAILURES = 3
 
 #: How long a cluster has, after workers were lost, to grow again and to decode what sets went with them.
@@ -103,46 +109,57 @@ def start_worker(cpus: int) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class Workers:
+    """The data-parallel workers of a run, all placed at once or not at all.
+
+    Attributes:
+        num_workers: how many.
+        cpus_per_worker: CPU cores of each.
+        gpus_per_worker: GPUs of each; 0 for CPUs.
+        min_workers: start, and go on, with as few where the cluster has no more; more join when they can.
+    """
+
+    num_workers: int
+    cpus_per_worker: int
+    gpus_per_worker: int
+    min_workers: int | None = None
+
+    def scaling(self) -> ScalingConfig:
+        """As Ray Train has it."""
+        is_elastic = self.min_workers is not None and self.min_workers < self.num_workers
+        gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
+        return ScalingConfig(
+            num_workers=(self.min_workers, self.num_workers) if is_elastic else self.num_workers,
+            use_gpu=self.gpus_per_worker > 0,
+            resources_per_worker={"CPU": self.cpus_per_worker, **gpus},
+        )
+
+
 def run_on_workers(
     loop: Callable[[dict[str, Any]], None],
     loop_config: dict[str, Any],
     *,
     name: str,
     state_dir: Path,
-    num_workers: int,
-    cpus_per_worker: int,
-    gpus_per_worker: int,
-    min_workers: int | None = None,
+    workers: Workers,
     best_by: str | None = None,
 ) -> Trained:
     """Run a training loop that reports checkpoints until it has ended, continuing an earlier run of the same name.
 
     Args:
-        loop: runs in every worker; must report at least once, at its last step.
-        loop_config: see `fit_on_workers`, as all others.
-        name: see there.
-        state_dir: see there.
-        num_workers: see there.
-        cpus_per_worker: see there.
-        gpus_per_worker: see there.
-        min_workers: see there.
+        loop: must report at least once, at its last step; for all others see `fit_on_workers`.
+        loop_config: its argument.
+        name: of the run.
+        state_dir: folder for Ray's checkpoints.
+        workers: that run it.
         best_by: key of the curve by whose largest value a checkpoint is kept beside the last.
 
     Raises:
-        SioRayError: what the loop raised, if it was one of ours.
-        TrainingError: the workers failed otherwise, `_MAX_ATTEMPTS` times.
+        SioRayError: see `fit_on_workers`.
+        TrainingError: likewise.
     """
-    result = fit_on_workers(
-        loop,
-        loop_config,
-        name=name,
-        state_dir=state_dir,
-        num_workers=num_workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        min_workers=min_workers,
-        best_by=best_by,
-    )
+    result = fit_on_workers(loop, loop_config, name=name, state_dir=state_dir, workers=workers, best_by=best_by)
     if result.checkpoint is None:
         raise TrainingError(f"run {name} left no checkpoint in {state_dir}; delete that folder and train again.")
     with result.checkpoint.as_directory() as folder:
@@ -160,10 +177,7 @@ def fit_on_workers(
     *,
     name: str,
     state_dir: Path,
-    num_workers: int,
-    cpus_per_worker: int,
-    gpus_per_worker: int,
-    min_workers: int | None = None,
+    workers: Workers,
     best_by: str | None = None,
 ) -> ray.train.Result:
     """Run a loop under Ray Train until it has ended, and again if workers were killed.
@@ -173,22 +187,13 @@ def fit_on_workers(
         loop_config: its argument.
         name: of the run; with `state_dir` the key to resume by.
         state_dir: folder for Ray's checkpoints, shared by all nodes.
-        num_workers: data-parallel workers, all placed at once or not at all.
-        cpus_per_worker: CPU cores of each.
-        gpus_per_worker: GPUs of each; 0 for CPUs.
-        min_workers: start, and go on, with as few where the cluster has no more; more join when they can.
-        best_by: key of the curve by whose largest value a checkpoint is kept beside the last.
+        workers: that run it.
+        best_by: key of what is reported, by whose largest value a checkpoint is kept beside the last.
 
     Raises:
         SioRayError: what the loop raised, if it was one of ours.
-        TrainingError: the workers failed otherwise, `_MAX_ATTEMPTS` times.
+        TrainingError: the workers failed otherwise, `_MAX_FAILURES` times without a new checkpoint.
     """
-    is_elastic = min_workers is not None and min_workers < num_workers
-    scaling = ScalingConfig(
-        num_workers=(min_workers, num_workers) if is_elastic else num_workers,
-        use_gpu=gpus_per_worker > 0,
-        resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
-    )
     run_config = RunConfig(
         name=name,
         storage_path=str(state_dir),
@@ -198,18 +203,31 @@ def fit_on_workers(
         # again, is not.
         failure_config=FailureConfig(max_failures=0, controller_failure_limit=_MAX_CONTROLLER_FAILURES),
     )
-    for attempt in range(1, _MAX_ATTEMPTS + 1):
-        trainer = TorchTrainer(loop, train_loop_config=loop_config, scaling_config=scaling, run_config=run_config)
+    trainer = partial(
+        TorchTrainer, loop, train_loop_config=loop_config, scaling_config=workers.scaling(), run_config=run_config
+    )
+    return _fit_to_the_end(trainer, name, state_dir / name, loop_config)
+
+
+def _fit_to_the_end(
+    make_trainer: Callable[[], TorchTrainer], name: str, folder: Path, loop_config: dict[str, Any]
+) -> ray.train.Result:
+    """Begin a run or go on with it, until it has ended or failed `_MAX_FAILURES` times without a new checkpoint."""
+    num_failures, record = 0, _committed(folder)
+    while True:
         try:
-            return trainer.fit()
+            return make_trainer().fit()
         except ray.train.TrainingFailedError as error:
             ours = _our_error(error)
             if ours is not None:
                 raise ours from error
-            if attempt == _MAX_ATTEMPTS:
+            before, record = record, _committed(folder)
+            num_failures = num_failures + 1 if record == before else 1
+            if num_failures == _MAX_FAILURES:
                 raise TrainingError(
-                    f"run {name} failed {attempt} times, the last with: {_last_line(error)}; run the same command "
-                    "again to continue from its last checkpoint, with --debug for the whole error."
+                    f"run {name} failed {num_failures} times without a new checkpoint, the last with: "
+                    f"{_last_line(error)}; run the same command again to continue from its last checkpoint, with "
+                    "--debug for the whole error."
                 ) from error
             console.print(
                 f"  run {name} stopped ({_last_line(error)}); continuing from its last checkpoint",
@@ -217,7 +235,12 @@ def fit_on_workers(
                 soft_wrap=True,
             )
             _recover_sets(loop_config)
-    raise AssertionError("the last attempt returns or raises")
+
+
+def _committed(folder: Path) -> bytes:
+    """Ray's record of the checkpoints that it would resume a run from; another one after each that is committed."""
+    record = folder / _RECORD_NAME
+    return record.read_bytes() if record.exists() else b""
 
 
 def _recover_sets(loop_config: dict[str, Any]) -> None:

@@ -48,9 +48,9 @@ class StreamingFeed:
 
     Every source is one Ray Data execution from the step that is asked for to the last. It reads the row groups of one
     window after the other, with two windows of encoded pictures in memory, and keeps this worker's images in the order
-    of their use; actors decode and augment them; the worker cuts the streams into batches. So memory does not grow
-    with the sets. Each worker reads all row groups, as images are dealt out one by one and batches are the same for any
-    number of workers; reading is a small part of the work.
+    of their use; actors on the worker's node decode and augment them; the worker cuts the streams into batches. So
+    memory does not grow with the sets. Each worker reads all row groups, as images are dealt out one by one and batches
+    are the same for any number of workers; reading is a small part of the work.
 
     Bytes are not compared with the manifest's SHA-256, which is of whole shards; `sio-ray images verify` does that.
 
@@ -58,8 +58,9 @@ class StreamingFeed:
         sources: the sets.
         window: images of a source that are shuffled together; see `WindowedOrder`.
         num_steps: of the run; nothing is read for later ones.
-        num_decoders: processes that decode each source for this worker; those of all sources together take so many
-            CPU cores.
+        num_decoders: processes that decode each source for this worker; those of all sources together keep about so
+            many CPU cores busy. They ask Ray for none: whoever starts the worker gives it these too, as workers that
+            take all cores of a cluster would wait without end for decoders on others.
         global_batch_size: this and all that follow are those of `MemoryFeed`.
         real_batch_share: see there.
         num_outliers: see there.
@@ -170,7 +171,7 @@ class StreamingFeed:
             augmentation=self._augmentation,
         )
         windows = self._orders[source].between(plan.passes[source], start, stop)
-        return _DecodedStream(_run(stream, windows, self._num_decoders, 1 / len(plan.counts)), shape)
+        return _DecodedStream(_run(stream, windows, self._num_decoders), shape)
 
     def _stop(self) -> None:
         for stream in self._streams.values():
@@ -178,7 +179,7 @@ class StreamingFeed:
         self._streams, self._next_step = {}, -1
 
 
-def _run(stream: Stream, windows: list[Window], num_decoders: int, cpus_per_decoder: float) -> Iterator[dict[str, Any]]:
+def _run(stream: Stream, windows: list[Window], num_decoders: int) -> Iterator[dict[str, Any]]:
     """Run the stages as one Ray Data execution; blocks of what `Decoder` gives, in order."""
     context = DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -191,7 +192,6 @@ def _run(stream: Stream, windows: list[Window], num_decoders: int, cpus_per_deco
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors", category=UserWarning)
     with DataContext.current(context):
         source = WindowSource(stream, windows)
-        # Reading waits for disks and networks and asks for no core: so a worker and one decoder are all that must fit.
         encoded = ray.data.read_datasource(source, num_cpus=0, concurrency=1, override_num_blocks=source.num_tasks)
         decoded = encoded.map_batches(
             Decoder,
@@ -199,7 +199,8 @@ def _run(stream: Stream, windows: list[Window], num_decoders: int, cpus_per_deco
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=num_decoders),
-            num_cpus=cpus_per_decoder,
+            num_cpus=0,
+            label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
         )
         return iter(decoded.iter_batches(batch_size=None, batch_format="numpy"))
 

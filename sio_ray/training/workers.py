@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def world_size() -> int:
@@ -64,20 +65,24 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     if any(parameter.is_cuda for parameter in module.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return]
     for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
+        if isinstance(child, _BatchNorm):
             child.__class__ = CPUSyncBatchNorm
     return module
 
 
-class CPUSyncBatchNorm(nn.BatchNorm2d):
+class CPUSyncBatchNorm(_BatchNorm):
     """Batch normalisation over the images of all workers, however many each has."""
 
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Of maps and of features alike."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same, normalised per channel."""
+        """(B, C, H, W) or (B, C) to the same, normalised per channel."""
         if not self.training or world_size() == 1:
             return super().forward(x)
         channels = x.shape[1]
-        by_channel = x.transpose(0, 1).reshape(channels, -1)
+        # In float32 under autocast, too: a sum in bfloat16 has two digits.
+        by_channel = x.transpose(0, 1).reshape(channels, -1).to(torch.promote_types(x.dtype, torch.float32))
         count = sum_over_workers(torch.tensor([float(by_channel.shape[1])], device=x.device))
         mean = _Sum.apply(by_channel.sum(1)) / count
         # In two passes: the mean of squares less the square of the mean would cancel.
@@ -94,4 +99,4 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
         scale = torch.rsqrt(variance + self.eps) * self.weight
         normalised = centred * scale[:, None] + self.bias[:, None]
         out: Tensor = normalised.view(channels, len(x), *x.shape[2:]).transpose(0, 1)
-        return out
+        return out.to(x.dtype)

@@ -14,22 +14,30 @@ import torch
 from sio_ray.cluster import limit_threads
 from sio_ray.errors import SioRayError
 from sio_ray.search.trial import TrialResult, Validation
-from sio_ray.training.ray_train import fit_on_workers, start_worker
+from sio_ray.training.ray_train import Workers, fit_on_workers, start_worker
 from sio_ray.tune.learn import Place, TrialRun
 from sio_ray.tune.store import read_result, write_error
 from sio_ray.tune.work import TrialWork
 
 
-def run_trial(params: dict[str, Any], shelf: Any, cpus: int, gpus: float, workers: int) -> None:
+def run_trial(params: dict[str, Any], shelf: Any, cpus: int, cpus_reserved: int, gpus: float, workers: int) -> None:
     """What Tune runs for every trial, in a process that goes from trial to trial.
 
     A trial of one worker trains in this process, on image sets that all trials of the node share; only one of several
     workers pays for the start of a Ray Train run.
+
+    Args:
+        params: of Tune: `key` of the trial.
+        shelf: where its work lies.
+        cpus: threads of each worker.
+        cpus_reserved: cores that each worker asks Ray for, as its feed may take some beside its own.
+        gpus: GPUs, or a fraction of one, of each.
+        workers: of the trial.
     """
     work: TrialWork = ray.get(shelf.take.remote(params["key"]))
     try:
         if workers > 1:
-            _run_under_ray_train(work, params["key"], cpus, gpus, workers)
+            _run_under_ray_train(work, params["key"], cpus, Workers(workers, cpus_reserved, int(gpus)))
             return
         limit_threads(cpus)
         device = torch.device("cuda" if gpus else "cpu")
@@ -42,16 +50,14 @@ def run_trial(params: dict[str, Any], shelf: Any, cpus: int, gpus: float, worker
         raise
 
 
-def _run_under_ray_train(work: TrialWork, name: str, cpus: int, gpus: float, workers: int) -> None:
+def _run_under_ray_train(work: TrialWork, name: str, cpus: int, workers: Workers) -> None:
     fit_on_workers(
         _train_loop,
         # The sets by themselves as well, which are waited for where a node was lost with them.
         {"work": work, "cpus": cpus, "sets": {"val": work.val, **work.ood, **work.sources}},
         name=name,
         state_dir=Path(work.folder) / "ray_train",
-        num_workers=workers,
-        cpus_per_worker=cpus,
-        gpus_per_worker=int(gpus),
+        workers=workers,
     )
     result = read_result(work.folder)
     assert result is not None, "the first worker has written it"

@@ -216,6 +216,7 @@ def play(config: Config, search: Search, sets: TrialSets, watch: Watch, folder: 
         run_trial,
         shelf=made.shelf,
         cpus=section.cpus_per_trial,
+        cpus_reserved=cpus_per_worker(config, sets),
         gpus=section.gpus_per_trial,
         workers=section.workers_per_trial,
     )
@@ -246,7 +247,7 @@ def play(config: Config, search: Search, sets: TrialSets, watch: Watch, folder: 
     return made
 
 
-def trial_resources(config: Config, sets: TrialSets) -> Any:
+def trial_resources(config: Config, sets: TrialSets) -> dict[str, float]:
     """What Tune reserves for a trial.
 
     A trial with several workers reserves nothing itself: its Ray Train run asks for all of them in one placement group,
@@ -255,11 +256,12 @@ def trial_resources(config: Config, sets: TrialSets) -> Any:
     section = config.tune
     if section.workers_per_trial > 1:
         return {"CPU": 0, "memory": 1}  # Tune refuses a trial of nothing
-    bundles: list[dict[str, float]] = [{"CPU": section.cpus_per_trial, "GPU": section.gpus_per_trial}]
-    decoders = cpus_of_feed(config.train, sets.base_sources())
-    if decoders:
-        bundles.append({"CPU": decoders})
-    return ray.tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v} for bundle in bundles])
+    return {"CPU": cpus_per_worker(config, sets), "GPU": section.gpus_per_trial}
+
+
+def cpus_per_worker(config: Config, sets: TrialSets) -> int:
+    """Cores of each worker of a trial, those of its feed among them."""
+    return config.tune.cpus_per_trial + cpus_of_feed(config.train, sets.base_sources())
 
 
 def _trial_name(trial: Any) -> str:

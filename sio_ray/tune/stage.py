@@ -8,22 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sio_ray.cluster import check_resources, connect
+from sio_ray.cluster import check_workers, connect
 from sio_ray.config import Config, to_yaml, with_overrides
 from sio_ray.errors import TrainingError
 from sio_ray.imageset.storage import Folder
+from sio_ray.provenance import machine, versions
 from sio_ray.report.search_page import write_search_page
 from sio_ray.search.search import Search
 from sio_ray.search.space import Space, read_space
 from sio_ray.stages.layout import Place, place_for, prepare_place, synthetic_identity, training_recipe
 from sio_ray.stages.record import Outcome, run_once
-from sio_ray.training.feeds import cpus_of_feed
 from sio_ray.training.side_by_side import side_by_side
 from sio_ray.tune.checks import check_concurrency, check_space
 from sio_ray.tune.outcome import outcome_of, print_outcome, trials_table
-from sio_ray.tune.runner import Play, play
+from sio_ray.tune.runner import Play, cpus_per_worker, play
 from sio_ray.tune.sets import TrialSets
-from sio_ray.tune.watch import Watch
+from sio_ray.tune.watch import Watch, short
 
 BEST_NAME, TRIALS_NAME, CSV_NAME, PAGE_NAME = "best.yaml", "trials.parquet", "trials.csv", "search.html"
 
@@ -77,11 +77,12 @@ def _work(config: Config, folder: Path, space: Space) -> dict[str, Any]:
     check_space(space, config, sets.num_real, sets.num_synthetic)
     search = Search(config, space)
     check_concurrency(config, learns=search.learns)
-    per_trial = section.workers_per_trial * section.cpus_per_trial + cpus_of_feed(config.train, sets.base_sources())
-    check_resources(
+    check_workers(
         f"tune.concurrent_trials={section.concurrent_trials}",
-        num_cpus=section.concurrent_trials * per_trial,
-        num_gpus=section.concurrent_trials * section.workers_per_trial * section.gpus_per_trial,
+        num_workers=section.workers_per_trial,
+        cpus_per_worker=cpus_per_worker(config, sets),
+        gpus_per_worker=section.gpus_per_trial,
+        num_runs=section.concurrent_trials,
     )
     start_s = time.monotonic()
     watch = Watch(section, search.num_trials)
@@ -139,4 +140,13 @@ def _write(config: Config, folder: Path, result: dict[str, Any]) -> None:
     storage.write_bytes(TRIALS_NAME, buffer.getvalue())
     storage.write_bytes(CSV_NAME, table.to_csv(index=False).encode())
     storage.write_bytes(BEST_NAME, best.encode())
-    write_search_page(result, config, folder / PAGE_NAME)
+    write_search_page(
+        result,
+        folder / PAGE_NAME,
+        title=f"{config.name}: search over {', '.join(short(field) for field in result['fields'])}",
+        facts={
+            "Machine": machine(),
+            "Versions": "\n".join(f"{name} {version}" for name, version in versions().items()),
+            "Config of the search": to_yaml(config),
+        },
+    )

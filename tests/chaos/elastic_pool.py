@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
@@ -72,6 +73,9 @@ def main(uri: str, result: str) -> None:
     entries = {drawn.entry.name: drawn.entry.sha256 for drawn in pool.done.values()}
     # Not to standard output, where Ray prints what a node that is gone had logged.
     Path(result).write_text(json.dumps({"actors": seen, "entries": entries, "set_aside": pool.set_aside}))
+    # In this order: a driver whose node goes first ends with status 1, which a slow machine can make of any exit.
+    ray.shutdown()
+    cluster.shutdown()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import ray
 from ray.cluster_utils import Cluster
 
 from sio_ray.config import Config, load_config
@@ -38,6 +39,9 @@ def main(config_file: str) -> None:
         cluster.remove_node(node, allow_graceful=False)
         cluster.add_node(num_cpus=1)
         training.result()
+    # In this order: a driver whose node goes first ends with status 1, which a slow machine can make of any exit.
+    ray.shutdown()
+    cluster.shutdown()
 
 
 if __name__ == "__main__":

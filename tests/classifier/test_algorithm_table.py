@@ -79,6 +79,21 @@ def test_pieces_of_a_batch_sum_to_the_whole(name, num_pieces):
         torch.testing.assert_close(remembered, expected)
 
 
+@pytest.mark.parametrize("num_pieces", [1, 2, 3, 11])
+def test_every_piece_has_the_mixture_of_the_batch_and_each_image_is_in_one(num_pieces):
+    pieces = list(batch_of().chunks(num_pieces))
+    for of_piece in (
+        [int((~piece.is_synthetic).sum()) for piece in pieces],
+        [int(piece.is_synthetic.sum()) for piece in pieces],
+        [len(piece.outliers) for piece in pieces],
+    ):
+        assert max(of_piece) - min(of_piece) <= 1
+    assert sorted(torch.cat([piece.positions for piece in pieces]).tolist()) == list(range(COMPOSITION.batch_size))
+    for piece in pieces:
+        assert torch.equal(piece.images, batch_of().images[piece.positions])
+        assert piece.is_synthetic.tolist() == sorted(piece.is_synthetic.tolist()), "real images first"
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_step_is_a_function_of_seed_and_number_and_leaves_its_batch_as_it_was(name):
     batch = batch_of()

@@ -54,7 +54,7 @@ def stored(uris) -> dict[Source, Tensor]:
 def in_process(monkeypatch):
     """Both stages in turn in this process, in small blocks: the laws are theirs, and Ray Data is slow to start."""
 
-    def run(stream, windows, num_decoders, cpus_per_decoder):
+    def run(stream, windows, num_decoders):
         decoder = Decoder(stream)
         for table in read_windows(stream, windows):
             for start in range(0, len(table), 37):
@@ -272,9 +272,9 @@ def test_a_reader_keeps_only_this_workers_rows_of_the_steps_that_are_wanted(uris
     feed = streaming_feed(CASES[0], {"real": uris["real"]}, num_outliers=0, rank=1, world_size=3, real_batch_share=1.0)
     with pytest.raises(StopIteration):
         feed.batch(11)
-    ((stream, windows, num_decoders, cpus),) = asked
+    ((stream, windows, num_decoders),) = asked
     tables = list(read_windows(stream, windows))
     positions = np.concatenate([table.column("position").to_numpy() for table in tables])
     assert positions.tolist() == [position for position in range(11 * 60, 60 * 60) if 20 <= position % 60 < 40]
     assert max(map(len, tables)) <= 256
-    assert (num_decoders, cpus) == (1, 1.0)
+    assert num_decoders == 1

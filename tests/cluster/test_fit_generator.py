@@ -23,6 +23,7 @@ from sio_ray.imageset import ImageSet
 from sio_ray.stages import fit_generator as stage
 from sio_ray.stages.layout import fit_generator_place, prepare_place
 from sio_ray.stages.prepare import prepare
+from sio_ray.training import ray_train
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.slow
@@ -71,14 +72,13 @@ def noting_loop(loop_config):
     stage._train_loop(loop_config)
 
 
-def kill_after_two_reports(folder, killed):
-    deadline_s = time.monotonic() + 120
-    while time.monotonic() < deadline_s:
+def kill_after_two_and_after_four_reports(folder, killed):
+    deadline_s = time.monotonic() + 180
+    while time.monotonic() < deadline_s and len(killed) < 2:
         curve = folder / "curve.json"
-        if curve.exists() and len(json.loads(curve.read_text())) >= 2:
-            killed.append(int((folder / "pids").read_text().split()[0]))
-            os.kill(killed[0], signal.SIGKILL)
-            return
+        if curve.exists() and len(json.loads(curve.read_text())) >= 2 + 2 * len(killed):
+            killed.append(int((folder / "pids").read_text().split()[-1]))
+            os.kill(killed[-1], signal.SIGKILL)
         time.sleep(0.01)
 
 
@@ -101,23 +101,26 @@ def test_a_finished_fit_leaves_model_curve_and_previews(undisturbed):
     assert any(not torch.equal(value, state[f"model.{name}"]) for name, value in saved.items())
 
 
-def test_a_killed_worker_costs_nothing(undisturbed, load, monkeypatch, capfd):
+def test_killed_workers_cost_nothing_and_are_no_failures_in_a_row_if_they_made_checkpoints(
+    undisturbed, load, monkeypatch, capfd
+):
     config = load("disturbed", *UNET)
     folder = fit_generator_place(config).folder
     shutil.rmtree(folder)
     monkeypatch.setattr(stage, "_train_loop", noting_loop)
+    monkeypatch.setattr(ray_train, "_MAX_FAILURES", 2)
     killed = []
-    killer = threading.Thread(target=kill_after_two_reports, args=(folder, killed))
+    killer = threading.Thread(target=kill_after_two_and_after_four_reports, args=(folder, killed))
     killer.start()
     assert fit(config) == (folder, undisturbed[1])
     killer.join()
     pids = (folder / "pids").read_text().split()
-    assert len(pids) == 2
-    assert killed == [int(pids[0])]
+    assert len(pids) == 3
+    assert killed == [int(pid) for pid in pids[:2]]
     for name in (WEIGHTS, *PREVIEWS, "curve.json", "loss.png"):
         assert (folder / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
     err = capfd.readouterr().err
-    assert "continuing from its last checkpoint" in err
+    assert err.count("continuing from its last checkpoint") == 2
     assert f"loss curve: {folder}/loss.png, and pictures as it trained in previews beside it\n" in err
 
 

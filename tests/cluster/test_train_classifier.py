@@ -16,7 +16,7 @@ from sio_ray.config import TrainConfig
 from sio_ray.errors import TrainingError
 from sio_ray.imageset import ImageArrays
 from sio_ray.training.loop import SilentReporter, train
-from sio_ray.training.ray_train import RayTrainReporter, run_on_workers, start_worker
+from sio_ray.training.ray_train import RayTrainReporter, Workers, run_on_workers, start_worker
 from sio_ray.training.side_by_side import side_by_side
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -75,10 +75,9 @@ def failing_loop(config):
     raise TrainingError("no luck in step 3; try again.")
 
 
-def run(folder, of=loop, **options):
-    return run_on_workers(
-        of, {}, name="run", state_dir=folder, cpus_per_worker=1, gpus_per_worker=0, best_by="val_accuracy", **options
-    )
+def run(folder, of=loop, *, num_workers, min_workers=None):
+    workers = Workers(num_workers, 1, 0, min_workers)
+    return run_on_workers(of, {}, name="run", state_dir=folder, workers=workers, best_by="val_accuracy")
 
 
 def run_and_fail(folder):

@@ -95,6 +95,12 @@ REFUSED: list[tuple[tuple[str, ...], set[str], type[SioRayError], str]] = [
         "only outlier_exposure trains on such pictures.",
     ),
     (
+        ("train.algorithm=outlier_exposure", "train.outlier_set=/no/set"),
+        TRAINS,
+        ImageSetError,
+        "image set /no/set does not exist or is empty; check the path, or run the stage that writes it.",
+    ),
+    (
         ("train.algorithm=pixmix", "train.mixing_set=/no/set"),
         TRAINS,
         ImageSetError,

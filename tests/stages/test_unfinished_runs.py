@@ -2,45 +2,66 @@
 
 from __future__ import annotations
 
-import json
+import pytest
 
 from sio_ray.config import load_config
 from sio_ray.progress import console
+from sio_ray.stages.begun import STATE_NAME, note_begun, tell_of_unfinished
 from sio_ray.stages.layout import train_runs
-from sio_ray.stages.train import _BEGUN_NAME, _STATE_NAME, _tell_of_unfinished
 
 
-def begin(run):
-    state = run.place.folder / _STATE_NAME
-    state.mkdir(parents=True)
-    (state / _BEGUN_NAME).write_text(json.dumps(run.place.identity))
+def runs_of(tmp_path, *overrides):
+    """Config and runs."""
+    config = load_config("digits", [f"output_dir={tmp_path}", "train.seeds=[0]", *overrides])
+    return config, train_runs(config)
 
 
-def told(run):
+def begin(config, run):
+    (run.place.folder / STATE_NAME).mkdir(parents=True)
+    note_begun(run.place.folder / STATE_NAME, config, run)
+
+
+def told(config, run):
     with console.capture() as capture:
-        _tell_of_unfinished(run)
+        tell_of_unfinished(config, run)
     return capture.get()
 
 
-def test_other_settings_are_named_with_what_to_do(tmp_path):
-    base = [f"output_dir={tmp_path}", "train.seeds=[0]", "train.arms=[baseline]"]
-    (before,) = train_runs(load_config("digits", base))
-    (after,) = train_runs(load_config("digits", [*base, "train.learning_rate=0.3", "train.num_workers=2"]))
-    assert told(after) == ""
-    begin(before)
-    assert told(after) == (
-        "  train baseline, seed 0 starts anew, as an unfinished run has other settings "
-        "(learning_rate: 0.05 -> 0.3); "
-        f"go back to those to finish it, or delete {before.place.folder}\n"
+@pytest.mark.parametrize(
+    ("arm", "changes", "shown"),
+    [
+        ("baseline", ["train.learning_rate=0.3", "train.num_workers=2"], "train.learning_rate: 0.05 -> 0.3"),
+        ("baseline", ["prepare.seed=7", "train.real_weight=0.5"], "prepare.seed: 0 -> 7"),
+        ("sio", ["generate.guidance_scale=2"], "generate.guidance_scale: 1.5 -> 2.0"),
+        (
+            "sio",
+            ["fit_generator.seed=1", "train.momentum=0.5", "train.micro_batches=2"],
+            "fit_generator.seed: 0 -> 1, train.micro_batches: 1 -> 2, train.momentum: 0.9 -> 0.5",
+        ),
+    ],
+)
+def test_other_settings_are_shown_as_a_command_names_them_with_what_to_do(tmp_path, arm, changes, shown):
+    before, (begun,) = runs_of(tmp_path, f"train.arms=[{arm}]")
+    after, (run,) = runs_of(tmp_path, f"train.arms=[{arm}]", *changes)
+    assert told(after, run) == ""
+    begin(before, begun)
+    assert told(after, run) == (
+        f"  train {arm}, seed 0 starts anew, as an unfinished run has other settings ({shown}); "
+        f"go back to those to finish it, or delete {begun.place.folder}\n"
     )
-    assert told(before) == "", "it goes on"
-    begin(after)
-    assert told(after) == "", "so does this one"
+    assert told(before, begun) == "", "it goes on"
+    begin(after, run)
+    assert told(after, run) == "", "so does this one"
+
+
+def test_another_synthetic_set_is_shown_by_its_path(tmp_path):
+    begin(*(lambda config, runs: (config, runs[0]))(*runs_of(tmp_path, "train.arms=[sio]", "train.synthetic_set=/a")))
+    config, (run,) = runs_of(tmp_path, "train.arms=[sio]", "train.synthetic_set=/b")
+    assert "other settings (train.synthetic_set: '/a' -> '/b');" in told(config, run)
 
 
 def test_other_seeds_arms_and_members_are_no_other_settings(tmp_path):
-    base = [f"output_dir={tmp_path}", "train.ensemble_size=2"]
-    first, *others = train_runs(load_config("digits", base))
+    config, (first, *others) = runs_of(tmp_path, "train.seeds=[0,1]", "train.ensemble_size=2")
     for run in others:
-        begin(run)
-    assert told(first) == ""
+        begin(config, run)
+    assert told(config, first) == ""

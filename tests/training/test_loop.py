@@ -103,6 +103,21 @@ def test_a_loss_that_is_not_finite_ends_training_names_the_step_and_reports_noth
     assert [step for step, _, _ in reporter.reports] == [4]
 
 
+class Broken(Counter):
+    """Its step 8 has a finite loss, and leaves weights that measure nothing."""
+
+    def measure(self) -> dict[str, float]:
+        return {"val_accuracy": 0.5, "val_loss": math.nan if len(self.steps) >= 8 else 1.0}
+
+
+def test_weights_that_a_step_broke_do_not_take_the_place_of_the_last_good_checkpoint():
+    reporter = Memory()
+    with pytest.raises(TrainingError) as error:
+        train(Broken(), num_steps=20, report_every_steps=4, reporter=reporter)
+    assert str(error.value) == f"val_loss after step 8 is nan; {REMEDY}"
+    assert [step for step, _, _ in reporter.reports] == [4]
+
+
 def test_between_reports_that_are_far_apart_the_loss_is_looked_at_too():
     trainee = Counter({130: math.nan, 150: math.inf})
     with pytest.raises(TrainingError, match=r"^the loss of step 131 is nan; "):

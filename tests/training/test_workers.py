@@ -26,8 +26,9 @@ IMAGES = torch.randn(7, 2, 5, 5, generator=torch.Generator().manual_seed(1), dty
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    return layers.double()
+    maps = (nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    # G-ODIN's head normalises features, which are no maps.
+    return nn.Sequential(*maps, nn.Flatten(), nn.Linear(18, 1), nn.BatchNorm1d(1)).double()
 
 
 def train_on(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -36,6 +37,11 @@ def train_on(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     (out**3).sum().backward()
     gradients = {f"gradient of {name}": parameter.grad for name, parameter in model.named_parameters()}
     return {**gradients, **dict(model.named_buffers())}
+
+
+def narrow_images() -> torch.Tensor:
+    """In bfloat16, as under autocast; far from 0, where a mean of two digits would be as wrong as they are wide."""
+    return (IMAGES + 50).bfloat16()
 
 
 def work(rank: int, folder: str) -> None:
@@ -52,6 +58,9 @@ def work(rank: int, folder: str) -> None:
         "trained": train_on(model, IMAGES[PARTS[rank]]),
         "evaluated": model.eval()(IMAGES[PARTS[rank]]).detach(),
     }
+    norm = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(2))).train()
+    found["narrow"] = norm(narrow_images()[PARTS[rank]]).detach().float().numpy()
+    found["narrow_mean"] = norm[0].running_mean.numpy()
     model[1].running_mean.add_(rank)
     take_buffers_of_first(model)
     found["buffer"] = model[1].running_mean - found["trained"]["1.running_mean"]
@@ -91,7 +100,16 @@ def test_batch_normalisation_over_workers_is_that_of_one_worker_with_the_whole_b
         for part in together:
             torch.testing.assert_close(part, value, msg=name)
     torch.testing.assert_close(torch.cat([found["evaluated"] for found in of_workers]), model.eval()(IMAGES))
-    assert [found["kinds"] for found in of_workers] == [2, 2]
+    assert [found["kinds"] for found in of_workers] == [3, 3]
+
+
+def test_of_pictures_in_bfloat16_the_statistics_are_float32(of_workers):
+    theirs = nn.BatchNorm2d(2)
+    whole = theirs(narrow_images()).detach().float()
+    together = torch.cat([torch.from_numpy(found["narrow"]) for found in of_workers])
+    torch.testing.assert_close(together, whole, rtol=1e-2, atol=1e-2)
+    for found in of_workers:
+        torch.testing.assert_close(torch.from_numpy(found["narrow_mean"]), theirs.running_mean)
 
 
 def test_a_momentum_of_none_is_the_mean_over_batches(of_workers):

@@ -1,0 +1,117 @@
+"""Sets that do not fit each other are refused before any work starts, in one line that says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sio_ray.config import Config, load_config
+from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.imageset import ImageSet, ImageSetInfo, write_image_set
+from sio_ray.stages.prepare import prepare
+from sio_ray.stages.training_sets import TrainingSets, open_training_sets
+
+NAMES = ("0", "1", "2", "3", "4", "5")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    prepare(load(folder))
+    return folder
+
+
+def load(folder: Path, *overrides: str) -> Config:
+    small = ("prepare.images_per_ood_set=4", "prepare.num_outliers=4", f"output_dir={folder}")
+    return load_config("digits", [*small, *overrides])
+
+
+def write(
+    folder: Path, *, names: tuple[str, ...] = NAMES, side_px: int = 8, channels: int = 1, num_images: int = 12
+) -> str:
+    """A set of black pictures; without names, of no class."""
+    info = ImageSetInfo(class_names=names, height_px=side_px, width_px=side_px, channels=channels)
+    labels = np.arange(num_images) % len(names) if names else np.full(num_images, -1)
+    write_image_set(folder, info, np.zeros((num_images, *info.image_shape), dtype=np.uint8), labels)
+    return str(folder)
+
+
+def open_with(prepared: Path, *overrides: str) -> TrainingSets:
+    return open_training_sets(load(prepared, *overrides), "train", with_synthetic=True)
+
+
+def test_sets_that_fit_are_opened(prepared: Path, tmp_path: Path) -> None:
+    synthetic = write(tmp_path / "set")
+    sets = open_with(prepared, f"train.synthetic_set={synthetic}")
+    assert sets.sources("sio") == {"real": (sets.real.uri, None), "synthetic": (synthetic, 12)}
+    assert sets.sources("baseline") == {"real": (sets.real.uri, None)}
+    outliers = write(tmp_path / "outliers", names=())
+    for given, uri in ((f"train.outlier_set={outliers}", outliers), ("train.seeds=[1]", None)):
+        sets = open_with(prepared, f"train.synthetic_set={synthetic}", "train.algorithm=outlier_exposure", given)
+        found, _ = sets.sources("baseline")["outliers"]
+        assert found == (uri or ImageSet(Path(sets.real.uri).parents[1] / "outlier_exposure").uri)
+
+
+def test_classes_that_differ_are_shown_side_by_side(prepared: Path, tmp_path: Path) -> None:
+    names = ("0", "1", "2", "3", "5", "4")
+    synthetic = write(tmp_path / "set", names=names)
+    with pytest.raises(ImageSetError) as error:
+        open_with(prepared, f"train.synthetic_set={synthetic}")
+    assert str(error.value) == (
+        f"classes of {ImageSet(synthetic)} are {list(names)}, of the real set {list(NAMES)}; "
+        "give a synthetic set with the same classes in the same order."
+    )
+
+
+@pytest.mark.parametrize(("change", "shape"), [({"side_px": 16}, (1, 16, 16)), ({"channels": 3}, (3, 8, 8))])
+def test_pictures_that_differ_in_size_or_channels_are_named(
+    prepared: Path, tmp_path: Path, change: dict[str, int], shape: tuple[int, ...]
+) -> None:
+    fitting, other = write(tmp_path / "fitting"), write(tmp_path / "other", **change)
+    outliers = write(tmp_path / "outliers", names=(), **change)
+    for overrides, uri, remedy in (
+        ((f"train.synthetic_set={other}",), other, "draw or import the synthetic set at the size of the real one"),
+        (
+            (
+                f"train.synthetic_set={fitting}",
+                "train.algorithm=outlier_exposure",
+                f"train.outlier_set={outliers}",
+            ),
+            outliers,
+            f"bring {ImageSet(outliers)} to the size of the real set",
+        ),
+    ):
+        with pytest.raises(ImageSetError) as error:
+            open_with(prepared, *overrides)
+        assert str(error.value) == (
+            f"pictures of {ImageSet(uri)} are {shape} (channels, height, width), real ones are (1, 8, 8); {remedy}."
+        )
+
+
+def test_a_ratio_that_the_set_cannot_give_is_refused_with_the_largest_that_it_can(
+    prepared: Path, tmp_path: Path
+) -> None:
+    synthetic = write(tmp_path / "set")
+    num_real = len(open_with(prepared, f"train.synthetic_set={synthetic}").real)
+    for field, value, rule, remedy in (
+        (
+            "train.synthetic_ratio",
+            0.5,
+            f"at most {12 / num_real:.4g} (12 images in {ImageSet(synthetic)})",
+            "draw more with generate.synthetic_ratio=0.5, or lower it",
+        ),
+        (
+            "train.synthetic_ratio",
+            0.0001,
+            "greater than 0 while train.real_batch_share is below 1",
+            "raise it, or train with train.arms=[baseline]",
+        ),
+    ):
+        with pytest.raises(ConfigError) as error:
+            open_with(prepared, f"train.synthetic_set={synthetic}", f"{field}={value}")
+        assert str(error.value) == f"{field} must be {rule}, got {value}; {remedy}."
+    assert open_with(prepared, f"train.synthetic_set={synthetic}", f"train.synthetic_ratio={6 / num_real}").sources(
+        "sio"
+    )["synthetic"] == (synthetic, 6)
