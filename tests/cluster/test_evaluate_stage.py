@@ -108,6 +108,14 @@ def test_given_checkpoints_have_the_figures_of_trained_ones(finished):
         overrides, "evaluate.detectors=[msp]", f"evaluate.checkpoints.baseline=[{given['baseline']}+{other}]"
     )
     assert set(table(ensemble)["arm"]) == {"baseline"}
+    both = f"evaluate.checkpoints.{{arm}}=[{given['sio']}]"
+    same, _ = evaluate(overrides, QUICK, both.format(arm="baseline"), both.format(arm="sio"))
+    arms = [of_arm.drop(columns="arm").reset_index(drop=True) for _, of_arm in table(same).groupby("arm")]
+    pd.testing.assert_frame_equal(*arms)
+    with pytest.raises(
+        ConfigError, match=r"^evaluate\.checkpoints\.sio must be different networks, .*; leave the copy"
+    ):
+        evaluate(overrides, QUICK, f"evaluate.checkpoints.sio=[{given['sio']},{other}]")
 
 
 def write_given(config, folder):
