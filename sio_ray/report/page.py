@@ -53,7 +53,7 @@ class Numbering:
 
         Args:
             kind: `Table` or `Figure`.
-            view: of several that show in turn, from 1; they are `Table 3a`, `Table 3b`, so that none seems to be missing.
+            view: of several that show in turn, from 1: `Table 3a`, `Table 3b`, so that none seems to be missing.
         """
         self._counts[kind] += view < 2
         return f"{kind} {self._counts[kind]}{chr(ord('a') + view - 1) if view else ''}"

@@ -110,7 +110,9 @@ def write_results(
     if agreements:
         by_class = [row["by_class"] for row in agreements]
         quality["label_agreement"] = sum(row["mean"] for row in agreements) / len(agreements)
-        quality["label_agreement_by_class"] = [sum(values) / len(values) for values in zip(*by_class, strict=True)]
+        quality["label_agreement_by_class"] = [
+            None if None in values else sum(values) / len(values) for values in zip(*by_class, strict=True)
+        ]
     storage = Folder(str(folder))
     _write_scores(scored, folder, failed)
     storage.write_bytes(PROJECTION_NAME, _to_parquet(to_arrow(projections)))
