@@ -97,6 +97,18 @@ CASES = {
         lambda s: 3 * BLOCK_BYTES + 40 * s.D**2,
         "fit 2 N D^2, score M D^2",
     ),
+    "cop": Case(
+        lambda s: s.N * s.D**2,
+        lambda s: s.M * s.D**2,
+        lambda s: 4 * BLOCK_BYTES + 40 * s.D**2,
+        "fit N D^2, score M D^2",
+    ),
+    "corp": Case(
+        lambda s: s.N * (4 * s.D) ** 2,
+        lambda s: s.M * (4 * s.D) ** 2,
+        lambda s: 4 * 4 * BLOCK_BYTES + 40 * (4 * s.D) ** 2,
+        "fit N (4 D)^2, score M (4 D)^2",
+    ),
     "relation": Case(
         lambda s: 0,
         lambda s: s.N * s.M * (s.D + s.C),
@@ -116,6 +128,9 @@ CASES = {
         "fit N C, score M C^2",
     ),
 }
+
+
+NOT_IN_PYTORCH_OOD = ("relation", "cop", "corp")
 
 
 def made_up(num_images: int, size: Size, seed: int) -> tuple[NetworkOutputs, LastLayer]:
@@ -265,7 +280,7 @@ def main() -> None:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
         run = {"num_threads": arguments.threads, "limit_s": arguments.limit}
         cases[name] = {"ours": with_full_size(measure("ours", name, size, **run), CASES[name], size)}
-        if name != "relation" and not arguments.no_pytorch_ood:
+        if name not in NOT_IN_PYTORCH_OOD and not arguments.no_pytorch_ood:
             cases[name]["pytorch_ood"] = measure("pytorch_ood", name, size, **run)
     print(
         json.dumps(

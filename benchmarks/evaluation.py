@@ -47,6 +47,7 @@ from sio_ray.config.evaluate_section import PAPER_DETECTORS
 from sio_ray.imageset import ImageArrays, ImageSet, ImageSetInfo, write_image_set
 from sio_ray.ood.detectors import DETECTORS, build_detectors
 from sio_ray.ood.metrics import auroc, ood_metrics
+from sio_ray.provenance import machine, versions
 
 NUM_CLASSES, SIDE_PX, BATCH = 10, 32, 200
 CLASSES = tuple(map(str, range(NUM_CLASSES)))
@@ -452,7 +453,9 @@ def compare(measured: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
         ratios["ratio_with_odin"] = (features_s + odin_s) / odin["total_s"]
     return {
         "network": f"resnet18_32px of width {arguments.width}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "one core for each worker",
+        "machine": machine(),
+        "versions": versions(),
+        "runs_on": "the GPU, shared by workers" if torch.cuda.is_available() else "one core for each worker",
         "num_train": arguments.train,
         "num_test_images": (1 + len(OOD_SETS)) * arguments.test,
         "num_val_images": 2 * arguments.val,

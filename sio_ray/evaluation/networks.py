@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class CheckedReference:
 
     Attributes:
         reference: the same with an absolute path, which workers find from their own working directory.
-        sha256: of its files; with the reference it tells whether it is still the same network.
+        sha256: of its files, and of how they are read: networks of one digest have the same outputs.
     """
 
     reference: str
@@ -65,7 +66,7 @@ def check_references(
         ConfigError: a reference to nothing that is known, or to a package that is not installed.
     """
     found = [_find(reference, info, download=download) for reference in references]
-    return tuple(CheckedReference(one.reference, _sha256(one.files)) for one in found)
+    return tuple(CheckedReference(one.reference, _sha256(one)) for one in found)
 
 
 def _find(reference: str, info: ImageSetInfo, *, download: bool) -> Found:
@@ -88,9 +89,9 @@ def _find(reference: str, info: ImageSetInfo, *, download: bool) -> Found:
     return Found(str(folder), tuple(files), lambda: load_classifier(folder))
 
 
-def _sha256(files: Sequence[Path]) -> str:
-    digests = []
-    for file in files:
+def _sha256(found: Found) -> str:
+    parts = [json.dumps(found.settings)]
+    for file in found.files:
         with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+            parts.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -137,9 +137,10 @@ def project(sets: SharedSets, section: EvaluateConfig, parts: Parts) -> None:
 
 
 def describe(test: SharedOutputs, synthetic: SharedOutputs | None, parts: Parts) -> None:
-    """ID accuracy, and the share of synthetic images that the network gives their label; runs in a Ray task."""
-    import torch
+    """ID accuracy, and the share of synthetic images that the network gives their label; runs in a Ray task.
 
+    The share of a class without synthetic images is None.
+    """
     from sio_ray.ood.protocol import id_accuracy
 
     values: dict[str, Any] = {"accuracy": id_accuracy(fetch_outputs(test, {"logits"})), "agreement": None}
@@ -147,6 +148,7 @@ def describe(test: SharedOutputs, synthetic: SharedOutputs | None, parts: Parts)
         outputs = fetch_outputs(synthetic, {"logits"})
         agrees = (outputs.logits.argmax(1) == outputs.labels).double()
         classes = range(outputs.logits.shape[1])
-        by_class = [torch.nan_to_num(agrees[outputs.labels == c].mean()).item() for c in classes]
+        of_class = (agrees[outputs.labels == c] for c in classes)
+        by_class = [each.mean().item() if len(each) else None for each in of_class]
         values["agreement"] = {"mean": agrees.mean().item(), "by_class": by_class}
     parts.write(ABOUT, values)

@@ -157,22 +157,27 @@ def extract_sets(
     if any(each.chosen_probes() != each.probes() for subject in subjects for each in subject.detectors) or any(
         probe.fits for of_subject in probes for probe in of_subject
     ):
-        cost += extract_all(passes, info, section, cluster)
+        cost += extract_all(_each_folder(passes), info, section, cluster)
         probes = _on_cluster(_fit_probes, section, [(subject, sets) for subject in subjects])
         pairs = list(zip(subjects, probes, strict=True))
         again = [each for subject, of_val in pairs for each in _passes(subject, sets.of_val, of_val)]
-        cost += extract_all(again, info, section, cluster)
+        cost += extract_all(_each_folder(again), info, section, cluster)
         chosen = _on_cluster(_choose_probes, section, [(*pair, sets, section.sweep) for pair in pairs])
         passes = []
     for subject, of_detector in zip(subjects, chosen, strict=True):
         passes += _passes(subject, sets.of_test, _each_once(of_detector))
-    cost += extract_all(passes, info, section, cluster)
+    cost += extract_all(_each_folder(passes), info, section, cluster)
     read = zip(subjects, probes, chosen, strict=True)
     return [Extracted(subject, sets, of_val, of_test) for subject, of_val, of_test in read], cost
 
 
 def _passes(subject: Subject, sets: Mapping[str, str], probes: Sequence[Probe]) -> list[Extraction]:
     return [subject.extraction(name, uri, probes) for name, uri in sets.items()]
+
+
+def _each_folder(passes: Sequence[Extraction]) -> list[Extraction]:
+    """Each once; two subjects of the same weights share a folder, as SIO's do with the baseline's at a weight of 1."""
+    return list({each.folder: each for each in passes}.values())
 
 
 def _each_once(of_detector: Mapping[str, Sequence[Probe]]) -> list[Probe]:

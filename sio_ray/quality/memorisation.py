@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sio_ray.imageset import ImageSet
 from sio_ray.imageset.pictures import UInt8Array
+from sio_ray.imageset.sample import sample_pictures
 
 #: Values of the largest array held at once, whatever the sizes of sets and pictures: 128 MiB of float64.
 _VALUES_PER_BLOCK = 2**24
+
+#: Pictures of a set that are compared, and multiplications that they may take: an hour of a core or a GPU.
+_MOST_COMPARED, _FEWEST_COMPARED = 10_000, 100
+_MOST_PRODUCTS = {"cpu": 2e13, "cuda": 5e15}
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -93,6 +100,46 @@ def nearest_distance(images: UInt8Array, bank: UInt8Array) -> Float64Array:
     search = NearestSearch(images)
     search.add(bank)
     return search.distances
+
+
+def num_compared(train: ImageSet, device: str) -> int:
+    """How many pictures of any other set are compared with a training set."""
+    products = len(train) * float(np.prod(train.info.image_shape))
+    return int(min(_MOST_COMPARED, max(_FEWEST_COMPARED, _MOST_PRODUCTS[device] / products)))
+
+
+def sampled_memorisation(
+    synthetic: ImageSet, train: ImageSet, held_out: ImageSet, device: str = "cpu"
+) -> tuple[Memorisation, int]:
+    """`memorisation` of sets of any size, by as many pictures of all classes as an hour allows.
+
+    The training set goes by shard after shard, and is never in memory whole.
+
+    Args:
+        synthetic: what the generator drew.
+        train: what it was fitted to.
+        held_out: real pictures that it never saw.
+        device: where distances are computed.
+
+    Returns:
+        What was found, and the number of synthetic pictures that it is about.
+    """
+    count = num_compared(train, device)
+    searches = [NearestSearch(_choose(image_set, count), device) for image_set in (synthetic, held_out)]
+    for part in train.shards():
+        for search in searches:
+            search.add(part.images)
+    of_synthetic, of_held_out = (search.distances for search in searches)
+    return compare_distances(of_synthetic, of_held_out, float(of_held_out.min())), len(of_synthetic)
+
+
+def _choose(image_set: ImageSet, count: int) -> UInt8Array:
+    """Pictures of a set by chance, as many of each class; all if there are no more."""
+    if len(image_set) <= count:
+        return image_set.read().images
+    num_classes = len(image_set.info.class_names)
+    wanted = Counter((np.arange(count) * num_classes // count).tolist())
+    return np.concatenate(list(sample_pictures(image_set, wanted, seed=0).values()))
 
 
 def memorisation(synthetic: UInt8Array, train: UInt8Array, held_out: UInt8Array) -> Memorisation:

@@ -159,9 +159,10 @@ class ReportData(Evaluation):
             `far`: features on the first two principal axes of the training set's; None if not recorded.
         explained_variance: (arm, seed) to the shares of variance on these axes.
         quality: of the synthetic set: `label_agreement` in [0, 1] (mean over the real-trained classifiers),
-            `num_synthetic`, `num_real`, and of the memorisation check `median_distance_synthetic`,
-            `median_distance_held_out` (nearest training image, root mean square per pixel in [0, 1]), `num_copies` and
-            `copy_distance` (the smallest held-out distance; nearer than this is a copy).
+            `num_synthetic`, `num_real`, and of the memorisation check `num_compared` (of the synthetic images; all if
+            missing), `median_distance_synthetic`, `median_distance_held_out` (nearest training image, root mean
+            square per pixel in [0, 1]), `num_copies` and `copy_distance` (the smallest held-out distance; nearer than
+            this is a copy).
         classifier_curves: one per training run.
         generator_curve: loss of the generator; None where the generator was given.
         stage_times: one per stage.

@@ -48,10 +48,15 @@ class Numbering:
     def __init__(self) -> None:
         self._counts = {"Table": 0, "Figure": 0}
 
-    def __call__(self, kind: str) -> str:
-        """The next one of a kind, such as `Table 3`."""
-        self._counts[kind] += 1
-        return f"{kind} {self._counts[kind]}"
+    def __call__(self, kind: str, view: int = 0) -> str:
+        """The next one of a kind, such as `Table 3`.
+
+        Args:
+            kind: `Table` or `Figure`.
+            view: of several that show in turn, from 1: `Table 3a`, `Table 3b`, so that none seems to be missing.
+        """
+        self._counts[kind] += view < 2
+        return f"{kind} {self._counts[kind]}{chr(ord('a') + view - 1) if view else ''}"
 
 
 def render(template: str, **values: object) -> str:

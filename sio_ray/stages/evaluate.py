@@ -27,9 +27,6 @@ from sio_ray.stages.layout import evaluate_place
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, run_once
 
-#: Synthetic pictures whose nearest training picture is sought; the cost grows with this times the training set.
-_MAX_MEMORISATION_IMAGES = 10_000
-
 
 def evaluate(config: Config) -> Outcome:
     """Score all test sets with every network and detector; write `metrics.json`, `scores.parquet` and OpenOOD's CSVs.
@@ -179,19 +176,19 @@ def _measure_memorisation(sets: EvaluatedSets, section: EvaluateConfig) -> dict[
     """How near synthetic pictures are to training pictures, in a task."""
     import ray
 
-    task = ray.remote(num_cpus=section.cpus_per_task)(_memorisation)
-    measured: dict[str, Any] = value_of(task.remote(sets, section.cpus_per_task))
+    task = ray.remote(num_cpus=section.cpus_per_task, num_gpus=section.gpus_per_task)(_memorisation)
+    measured: dict[str, Any] = value_of(task.remote(sets, section))
     return measured
 
 
-def _memorisation(sets: EvaluatedSets, cpus: int) -> dict[str, Any]:
+def _memorisation(sets: EvaluatedSets, section: EvaluateConfig) -> dict[str, Any]:
     """Runs in a Ray task."""
-    from sio_ray.quality.memorisation import memorisation
+    from sio_ray.quality.memorisation import sampled_memorisation
 
     assert sets.synthetic is not None, "there is one to measure"
-    limit_threads(cpus)
+    limit_threads(section.cpus_per_task)
     synthetic, train = ImageSet(sets.synthetic), ImageSet(sets.train)
-    measured = memorisation(
-        synthetic.read(limit=_MAX_MEMORISATION_IMAGES).images, train.read().images, ImageSet(sets.val).read().images
-    )
-    return {"num_synthetic": len(synthetic), "num_real": len(train), **asdict(measured)}
+    device = "cuda" if section.gpus_per_task else "cpu"
+    measured, num_compared = sampled_memorisation(synthetic, train, ImageSet(sets.val), device)
+    sizes = {"num_synthetic": len(synthetic), "num_real": len(train), "num_compared": num_compared}
+    return {**sizes, **asdict(measured)}

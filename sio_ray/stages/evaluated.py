@@ -69,16 +69,20 @@ def subjects_of(config: Config, sets: EvaluatedSets) -> list[Subject]:
     Raises:
         StageError: a network has not been trained yet.
         CheckpointError: a checkpoint is broken, or of other classes or pictures.
-        ConfigError: a reference to nothing that is known, or detectors that do not suit a network.
+        ConfigError: a reference to nothing that is known, a network twice in an arm, or detectors that do not suit one.
     """
     section, train = config.evaluate, ImageSet(sets.train)
     info = train.info
-    subjects = []
+    subjects: list[Subject] = []
     for named in _networks(config):
         checked = check_references(named.references, info, download=section.download)
         references = tuple(each.reference for each in checked)
-        network = load_network(references, info, download=section.download)
         sha256 = tuple(each.sha256 for each in checked)
+        for other in subjects:
+            if section.checkpoints and (other.arm, other.sha256) == (named.arm, sha256):
+                rule = f"different networks, one per seed, and not {'+'.join(other.references)} once more"
+                raise ConfigError(f"evaluate.checkpoints.{named.arm}", rule, "+".join(references), "leave the copy out")
+        network = load_network(references, info, download=section.download)
         with torch.no_grad():
             num_features = network.features(torch.zeros(1, *info.image_shape)).shape[1]
         sizes = Sizes(len(train), num_features, info.num_classes)

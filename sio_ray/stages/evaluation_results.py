@@ -86,34 +86,11 @@ def write_results(
         The result of the stage.
     """
     failed = _failures(scored, folder)
-    rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("metrics", "full_spectrum", "settings", "sweeps", "costs", "id_accuracy")
-    }
-    agreements, projections = [], []
-    for network in scored:
-        parts, keys = network.parts(folder), {"arm": network.arm, "seed": network.seed}
-        about = parts.read(ABOUT)
-        rows["id_accuracy"].append({**keys, "accuracy": about["accuracy"]})
-        if about["agreement"] is not None:
-            agreements.append(about["agreement"])
-        if PROJECTION in network.tasks:
-            shares = tuple(parts.read(PROJECTION)["shares"])
-            projections.append((network.arm, network.seed, shares, parts.table(PROJECTION)))
-        for detector in network.without(failed):
-            part, of_detector = parts.read(detector), {**keys, "detector": detector}
-            for name in ("metrics", "full_spectrum"):
-                rows[name] += [of_detector | row for row in part[name]]
-            rows["sweeps"] += [of_detector | row for row in part["sweep"]]
-            chosen = [row["val_auroc"] for row in part["sweep"] if row["setting"] == part["setting"]]
-            rows["settings"].append({**of_detector, "setting": part["setting"], "val_auroc": (chosen or [None])[0]})
-            rows["costs"].append(of_detector | part["seconds"])
-    if agreements:
-        by_class = [row["by_class"] for row in agreements]
-        quality["label_agreement"] = sum(row["mean"] for row in agreements) / len(agreements)
-        quality["label_agreement_by_class"] = [sum(values) / len(values) for values in zip(*by_class, strict=True)]
+    rows = _rows(scored, folder, failed)
+    quality = quality | _agreement(scored, folder)
     storage = Folder(str(folder))
     _write_scores(scored, folder, failed)
-    storage.write_bytes(PROJECTION_NAME, _to_parquet(to_arrow(projections)))
+    storage.write_bytes(PROJECTION_NAME, _to_parquet(_projections(scored, folder)))
     metrics, accuracies = pd.DataFrame(rows["metrics"]), pd.DataFrame(rows["id_accuracy"])
     csv_folder = storage.subfolder(OPENOOD_NAME)
     write_openood_csv(csv_folder, metrics, accuracies)
@@ -134,6 +111,49 @@ def write_results(
     text = json.dumps({**rows, **result, "full_spectrum_rows": rows["full_spectrum"]}, indent=1)
     storage.write_bytes(METRICS_NAME, (text + "\n").encode())
     return result
+
+
+def _rows(scored: Sequence[Scored], folder: Path, failed: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """The tables of `metrics.json`: one row per network, detector, and what else the table is about."""
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("metrics", "full_spectrum", "settings", "sweeps", "costs", "id_accuracy")
+    }
+    for network in scored:
+        parts, keys = network.parts(folder), {"arm": network.arm, "seed": network.seed}
+        rows["id_accuracy"].append({**keys, "accuracy": parts.read(ABOUT)["accuracy"]})
+        for detector in network.without(failed):
+            part, of_detector = parts.read(detector), {**keys, "detector": detector}
+            for name in ("metrics", "full_spectrum"):
+                rows[name] += [of_detector | row for row in part[name]]
+            rows["sweeps"] += [of_detector | row for row in part["sweep"]]
+            chosen = [row["val_auroc"] for row in part["sweep"] if row["setting"] == part["setting"]]
+            rows["settings"].append({**of_detector, "setting": part["setting"], "val_auroc": (chosen or [None])[0]})
+            rows["costs"].append(of_detector | part["seconds"])
+    return rows
+
+
+def _agreement(scored: Sequence[Scored], folder: Path) -> dict[str, Any]:
+    """Share of synthetic images that get their label, mean over the networks that were asked; empty if none was."""
+    found = [network.parts(folder).read(ABOUT)["agreement"] for network in scored]
+    agreements = [agreement for agreement in found if agreement is not None]
+    if not agreements:
+        return {}
+    by_class = zip(*(agreement["by_class"] for agreement in agreements), strict=True)
+    return {
+        "label_agreement": sum(agreement["mean"] for agreement in agreements) / len(agreements),
+        # A class without synthetic images has none.
+        "label_agreement_by_class": [None if None in values else sum(values) / len(values) for values in by_class],
+    }
+
+
+def _projections(scored: Sequence[Scored], folder: Path) -> pa.Table:
+    """Features of all networks in two dimensions."""
+    runs = []
+    for network in scored:
+        parts = network.parts(folder)
+        shares = tuple(parts.read(PROJECTION)["shares"])
+        runs.append((network.arm, network.seed, shares, parts.table(PROJECTION)))
+    return to_arrow(runs)
 
 
 def _failures(scored: Sequence[Scored], folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -179,6 +180,19 @@ def test_openoods_checkpoint_gives_its_logits(best, provenance, options):
     network = load_network([reference], info)
     assert network.architecture.class_names == CLASSES
     assert torch.equal(network(pictures(32)), classifier(pictures(32)))
+
+
+def test_one_file_read_in_two_ways_is_two_networks(best, tmp_path):
+    file, _ = best
+
+    def digest(reference):
+        return check_references([reference], info_of(64))[0].sha256
+
+    other = shutil.copy(file, tmp_path / "copy.ckpt")
+    usual = digest(f"openood:{file}?normalisation=cifar10&network=resnet18_32px")
+    assert digest(f"openood:{other}?mean=0.4914,0.4822,0.4465&std=0.2470,0.2435,0.2616&network=resnet18_32px") == usual
+    for options in ("normalisation=cifar100&network=resnet18_32px", "normalisation=cifar10&network=resnet18_64px"):
+        assert digest(f"openood:{file}?{options}") != usual
 
 
 def test_a_normalisation_that_nothing_tells_must_be_given(best):
@@ -510,8 +524,13 @@ def test_a_file_of_timms_network_gives_its_logits(timm, tmp_path, name, file, si
 
 def test_timms_own_normalisation_is_the_default(timm, tmp_path):
     timm_weights(timm, tmp_path / "w.safetensors")
-    network = load_network([f"timm:test_resnet@{tmp_path}/w.safetensors"], info_of(64))
+    reference = f"timm:test_resnet@{tmp_path}/w.safetensors"
+    network = load_network([reference], info_of(64))
     assert network.architecture.mean == timm.get_pretrained_cfg("test_resnet").mean
+    usual, other = (
+        check_references([each], info_of(64))[0].sha256 for each in (reference, f"{reference}?normalisation=cifar100")
+    )
+    assert usual != other, "outputs of the one are not those of the other"
 
 
 def test_published_weights_come_from_the_hubs_cache_or_are_fetched_if_asked(timm, tmp_path, monkeypatch):

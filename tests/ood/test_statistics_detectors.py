@@ -1,10 +1,11 @@
-"""MDS, RMDS, Residual, ViM and SHE against float64 NumPy written here, and against pytorch-ood."""
+"""MDS, RMDS, MDS++, Residual, ViM, SHE, NECO, CoP and CoRP against float64 NumPy written here, and pytorch-ood."""
 
 from __future__ import annotations
 
 import dataclasses
 from types import ModuleType
 
+import detector_laws
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,12 +13,15 @@ import torch
 from scipy.linalg import pinvh
 from scipy.special import logsumexp
 from scipy.stats import spearmanr
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler, normalize
 from test_bank_detectors import everything, fitted, rows
 from torch import Tensor
 from trained_digits import TrainedDigits
 
 from sio_ray.errors import EvaluationError
-from sio_ray.ood.detectors import DETECTORS
+from sio_ray.ood.detectors import DETECTORS, Sizes, blocks
+from sio_ray.ood.detectors.corp import CoRP
 from sio_ray.ood.detectors.gaussian import ClassStatistics, Mahalanobis
 from sio_ray.ood.detectors.mds import MDS
 from sio_ray.ood.detectors.residual_space import default_dim
@@ -27,6 +31,8 @@ from sio_ray.ood.metrics import ood_metrics
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
 
 Array = npt.NDArray[np.float64]
+
+NEW = ["mds_plus_plus", "neco", "cop", "corp"]
 
 
 def quadratic(x: Array, mean: Array, centred: Array) -> Array:
@@ -39,7 +45,9 @@ def reference(name: str, outputs: NetworkOutputs, train: NetworkOutputs, layer: 
     """Every score once more, naively, in float64 NumPy."""
     x, z = outputs.features.double().numpy(), train.features.double().numpy()
     labels, num_classes = train.labels.numpy(), train.logits.shape[1]
-    if name in ("mds", "rmds"):
+    if name in ("mds", "rmds", "mds_plus_plus"):
+        if name == "mds_plus_plus":
+            x, z = normalize(x), normalize(z)
         means = np.stack([z[labels == c].mean(axis=0) for c in range(num_classes)])
         nearest = np.min([quadratic(x, mean, z - means[labels]) for mean in means], axis=0)
         return nearest - quadratic(x, z.mean(axis=0), z - z.mean(axis=0)) if name == "rmds" else nearest
@@ -72,7 +80,7 @@ def relabelled(digits: TrainedDigits) -> NetworkOutputs:
     return dataclasses.replace(digits.train, labels=labels)
 
 
-@pytest.mark.parametrize("name", ["mds", "rmds", "she", "residual", "vim"])
+@pytest.mark.parametrize("name", ["mds", "rmds", "mds_plus_plus", "she", "residual", "vim"])
 def test_equals_numpy(name: str, digits: TrainedDigits) -> None:
     outputs = everything(digits)
     for train in (digits.train, relabelled(digits)):
@@ -168,6 +176,103 @@ def test_the_nearest_mean_comes_with_half_the_gradient() -> None:
     (gradient,) = torch.autograd.grad(expected.sum(), x)
     torch.testing.assert_close(direction, gradient / 2)
     assert direction[:, 5].abs().max() < 1e-6  # a dead unit
+
+
+def test_mds_plus_plus_does_not_see_the_length_of_a_feature(digits: TrainedDigits) -> None:
+    longer = dataclasses.replace(digits.near, features=3 * digits.near.features)
+    detector = fitted("mds_plus_plus", digits)
+    torch.testing.assert_close(detector.score(longer), detector.score(digits.near), rtol=1e-6, atol=1e-6)
+    zeros = dataclasses.replace(digits.near, features=torch.zeros_like(digits.near.features))
+    assert detector.score(zeros).isfinite().all()
+
+
+@pytest.mark.parametrize("times_max_logit", [False, True])
+@pytest.mark.parametrize("dim", [None, 20])
+def test_neco_is_that_of_scikit_learns_pca(dim: int | None, times_max_logit: bool, digits: TrainedDigits) -> None:
+    train, outputs = (with_dead_units(each, 0.0) for each in (digits.train, everything(digits)))
+    for each in (train, outputs):
+        each.features[:, -1] = 0.1  # whose mean rounds
+    scaler = StandardScaler().fit(train.features.double().numpy())
+    z, x = (scaler.transform(each.features.double().numpy()) for each in (train, outputs))
+    reduced = PCA().fit(z).transform(x)[:, : dim or 6]
+    expected = np.linalg.norm(reduced, axis=1) / np.linalg.norm(x, axis=1)
+    if times_max_logit:
+        expected *= outputs.logits.double().numpy().max(axis=1)
+    detector = DETECTORS["neco"](dim=dim, times_max_logit=times_max_logit).fit(train, digits.val, None)
+    np.testing.assert_allclose(detector.score(outputs).numpy(), -expected, rtol=1e-8)
+
+
+def test_neco_takes_a_feature_at_the_mean_and_a_space_that_leaves_something(digits: TrainedDigits) -> None:
+    mean = digits.train.features.double().mean(dim=0).float().expand(len(digits.near), -1)
+    scores = fitted("neco", digits).score(dataclasses.replace(digits.near, features=mean))
+    assert scores.isfinite().all()
+    with pytest.raises(
+        EvaluationError, match=r"options\.neco\.dim must be less than the .*, 48, got 48; give a smaller"
+    ):
+        fitted("neco", digits, dim=48).score(digits.near)
+    refuse = DETECTORS["neco"](dim=48).refusal
+    assert refuse(Sizes(700, 48, 6)) == "dim must be less than the feature dimension, 48, got 48"
+    assert DETECTORS["neco"]().refusal(Sizes(700, 512, 1000)) is None
+
+
+def left_by_pca(x: Array, z: Array, share: float) -> Array:
+    """What the first axes of z with a share of its variance leave of x, by singular vectors."""
+    mean = z.mean(axis=0)
+    _, s, axes = np.linalg.svd(z - mean, full_matrices=False)
+    q = next(q for q in range(1, len(s) + 1) if (s[:q] ** 2).sum() >= share * (s**2).sum())
+    rebuilt = (x - mean) @ axes[:q].T @ axes[:q]
+    return np.linalg.norm(x - mean - rebuilt, axis=1)
+
+
+@pytest.mark.parametrize("share", [None, 0.3, 0.97])
+@pytest.mark.parametrize("name", ["cop", "corp"])
+def test_kernel_pca_equals_numpy(name: str, share: float | None, digits: TrainedDigits) -> None:
+    outputs = everything(digits)
+    detector = fitted(name, digits, **({} if share is None else {"explained_variance": share}))
+    x, z = (each.features.double() for each in (outputs, digits.train))
+    if name == "cop":
+        f_x, f_z = normalize(x.numpy()), normalize(z.numpy())
+    else:
+        mapping = detector.mapping(48)
+        f_x, f_z = mapping(x).numpy(), mapping(z).numpy()
+    expected = left_by_pca(f_x, f_z, share or {"cop": 0.85, "corp": 0.8}[name])
+    np.testing.assert_allclose(detector.score(outputs).numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_corps_features_have_the_products_of_a_gaussian_kernel(gamma: float, digits: TrainedDigits) -> None:
+    x = digits.near.features[:40].double()
+    f = CoRP(gamma=gamma, num_random=1000).mapping(48)(x)
+    unit = x / x.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(f @ f.T, (-gamma * torch.cdist(unit, unit).square()).exp(), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["neco", "cop", "corp"])
+def test_features_that_do_not_vary_have_no_axes(name: str, digits: TrainedDigits) -> None:
+    with pytest.raises(EvaluationError, match=f"detector {name} must have training features that vary, got the same"):
+        DETECTORS[name]().fit(dataclasses.replace(digits.train, features=torch.ones(700, 48)), digits.val, None)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_laws_of_detectors_of_principal_axes(name: str, digits: TrainedDigits) -> None:
+    detector_laws.check_it_says_what_it_is(name)
+    detector_laws.check_a_score_is_that_of_its_image_alone(name, digits)
+    detector_laws.check_order_of_the_training_set_does_not_matter(name, digits, rtol=1e-7)
+    detector_laws.check_needs_is_all_that_it_reads(name, digits)
+    detector_laws.check_nothing_is_written_to(name, digits)
+    detector_laws.check_scoring_before_fitting_is_refused(name, digits)
+    detector = DETECTORS[name]()
+    suitable = [each for each in detector.settings() if detector.with_setting(each).refusal(Sizes(700, 48, 6)) is None]
+    detector_laws.check_a_sweep_equals_detectors_built_afresh(name, digits, suitable)
+    for ood in ("near", "far"):
+        assert detector_laws.auroc(fitted(name, digits), digits, ood) > (0.7 if name == "cop" else 0.85)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_blocks_do_not_show(name: str, digits: TrainedDigits, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fitted(name, digits).score(digits.near)
+    monkeypatch.setattr(blocks, "_NUMBERS_PER_BLOCK", 1000)
+    torch.testing.assert_close(fitted(name, digits).score(digits.near), whole, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["vim", "residual"])

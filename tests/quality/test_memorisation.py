@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sio_ray.imageset import ImageSet, ImageSetInfo, write_image_set
 from sio_ray.quality import memorisation as module
-from sio_ray.quality.memorisation import NearestSearch, compare_distances, memorisation, nearest_distance
+from sio_ray.quality.memorisation import (
+    NearestSearch,
+    compare_distances,
+    memorisation,
+    nearest_distance,
+    num_compared,
+    sampled_memorisation,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -83,3 +91,51 @@ def test_copies_of_the_classes_add_up_to_those_of_the_set():
 def test_the_relative_distance_has_no_value_where_held_out_pictures_are_all_duplicates():
     assert compare_distances(np.ones(3), np.full(3, 2.0), 0).relative_distance == 0.5
     assert compare_distances(np.ones(3), np.zeros(3), 0).relative_distance is None
+
+
+def written(folder, images: np.ndarray, num_classes: int = 3) -> ImageSet:
+    """A set of classes in turn, in shards of 7."""
+    names = tuple(map(str, range(num_classes)))
+    info = ImageSetInfo(
+        class_names=names, height_px=images.shape[2], width_px=images.shape[3], channels=images.shape[1]
+    )
+    write_image_set(folder, info, images, np.arange(len(images)) % num_classes, images_per_shard=7)
+    return ImageSet(folder)
+
+
+def test_small_sets_are_compared_whole_shard_after_shard(tmp_path, monkeypatch):
+    train, held_out, new = pictures(50), pictures(20), pictures(30)
+    new[:6] = train[:6]
+    sets = [written(tmp_path / name, of_set) for name, of_set in {"s": new, "t": train, "h": held_out}.items()]
+    monkeypatch.setattr(ImageSet, "read", read_but(sets[1], ImageSet.read))
+    assert sampled_memorisation(*sets) == (memorisation(new, train, held_out), 30)
+
+
+def read_but(never: ImageSet, read):
+    """Refuses to read one set whole."""
+
+    def reads(self, *arguments):
+        assert self.folder.uri != never.folder.uri, "the training set does not fit in memory"
+        return read(self, *arguments)
+
+    return reads
+
+
+def test_of_large_sets_as_many_pictures_of_each_class_are_compared(tmp_path, monkeypatch):
+    new = np.repeat(np.array([0, 100, 200], np.uint8), 40)[:, None, None, None] + np.zeros((1, 3, 6, 5), np.uint8)
+    info = ImageSetInfo(class_names=tuple("abc"), height_px=6, width_px=5, channels=3)
+    write_image_set(tmp_path / "s", info, new, np.repeat([0, 1, 2], 40), images_per_shard=7)  # sorted by class
+    train, held_out = written(tmp_path / "t", new[[0, 40]], 2), written(tmp_path / "h", pictures(5))
+    monkeypatch.setattr(module, "_MOST_COMPARED", 30)
+    found, num_synthetic = sampled_memorisation(ImageSet(tmp_path / "s"), train, held_out)
+    assert (found.num_copies, num_synthetic) == (20, 30), "a third of them is of the class that has no training picture"
+
+
+@pytest.mark.parametrize(
+    ("num_train", "side", "device", "expected"),
+    [(50_000, 32, "cpu", 10_000), (1_281_167, 256, "cpu", 100), (1_281_167, 256, "cuda", 10_000)],
+)
+def test_the_search_takes_no_longer_than_an_hour_or_so(num_train, side, device, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageSet, "__len__", lambda _: num_train)
+    train = written(tmp_path, pictures(4, (3, side, side)))
+    assert num_compared(train, device) == expected

@@ -125,8 +125,16 @@ def start_browser(profile: Path) -> Iterator[Browser]:
     commands_in, commands_out = os.pipe()
     answers_in, answers_out = os.pipe()
     arguments = [
-        *("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-        *("--disable-dev-shm-usage", "--disable-background-networking", f"--user-data-dir={profile}"),
+        *(
+            "--headless=new",
+            "--remote-debugging-pipe",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-sync",
+        ),
+        *("--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"),
+        f"--user-data-dir={profile}",
     ]
     # The browser reads commands from descriptor 3 and writes answers to 4.
     launcher = (

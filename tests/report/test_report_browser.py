@@ -144,6 +144,21 @@ def test_one_of_the_tables_shows_and_the_switch_is_a_radio_group(browser, pages)
 
 
 @pytest.mark.parametrize("name", ["report", "comparison"])
+def test_no_table_seems_to_be_missing(browser, pages, name):
+    browser.open(pages[name])
+    captions = """[...document.querySelectorAll('caption b')].filter((b) => !%s || b.offsetHeight > 0)
+      .map((b) => b.textContent.match(/^Table (\\d+)([a-z]?)\\.$/).slice(1))"""
+    browser.run("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    every, shown = browser.run(captions % "false"), browser.run(captions % "true")
+    numbers = [int(number) for number, _ in every]
+    assert sorted(set(numbers)) == list(range(1, numbers[-1] + 1))
+    assert numbers == sorted(numbers)
+    assert len({tuple(each) for each in every}) == len(every)
+    assert {int(number) for number, _ in shown} == set(numbers)
+    assert len(shown) < len(every)
+
+
+@pytest.mark.parametrize("name", ["report", "comparison"])
 def test_text_is_readable_on_every_heat_map_cell(browser, pages, name):
     for dark in (False, True):
         browser.open(pages[name], dark=dark)

@@ -181,6 +181,12 @@ def test_page_reproduces_the_run(data, page):
     assert "5 min 56 s" in page.words
 
 
+def test_copies_are_a_share_of_what_was_compared(data):
+    quality = {**data.quality, "num_synthetic": 50_000, "num_compared": 200, "num_copies": 5}
+    page = render_report(dataclasses.replace(data, quality=quality))
+    assert "5 of 200 synthetic images that were compared (2.5&nbsp;%)" in page
+
+
 def test_quality_is_told_in_words(page):
     text = page.words
     assert "give 94.8 % of the 650 synthetic images the label that was asked for" in text

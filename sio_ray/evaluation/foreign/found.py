@@ -28,11 +28,13 @@ class Found:
         reference: what finds it again from any working directory.
         files: its weights and what belongs to them.
         load: builds it, on the CPU.
+        settings: what decides its outputs and is in no file, such as a normalisation.
     """
 
     reference: str
     files: tuple[Path, ...]
     load: Callable[[], Classifier | ForeignNetwork]
+    settings: tuple[object, ...] = ()
 
 
 def split_options(reference: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:

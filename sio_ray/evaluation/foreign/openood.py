@@ -64,7 +64,7 @@ def find_openood(reference: str, info: ImageSetInfo, *, download: bool) -> Found
                 file, Path(folder, "ours"), network=network, mean=mean, std=std, class_names=info.class_names
             )
 
-    return Found(f"openood:{file}{reference.removeprefix(asked)}", (file,), load)
+    return Found(f"openood:{file}{reference.removeprefix(asked)}", (file,), load, (network, mean, std))
 
 
 def _network_of(theirs: Mapping[str, Tensor], head: Head, file: Path, info: ImageSetInfo) -> str:

@@ -70,7 +70,7 @@ def find_timm(reference: str, info: ImageSetInfo, *, download: bool) -> Found:
             model = _build_published(name, file)
         return wrap_timm(model, architecture)
 
-    return Found(reference, (file,), load)
+    return Found(reference, (file,), load, (name, image_shape, mean, std))
 
 
 def wrap_timm(model: Any, architecture: Architecture) -> ForeignNetwork:

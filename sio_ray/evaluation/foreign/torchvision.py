@@ -63,7 +63,7 @@ def find_torchvision(reference: str, info: ImageSetInfo, *, download: bool) -> F
         read_state_dict(file)  # tensors alone, or an error: torchvision would run what else a pickle holds
         return wrap_torchvision(models.get_model(name, weights=weights), architecture)
 
-    return Found(reference, (file,), load)
+    return Found(reference, (file,), load, (name, side_px, *transforms.mean, *transforms.std))
 
 
 def wrap_torchvision(model: nn.Module, architecture: Architecture) -> ForeignNetwork:

@@ -10,6 +10,8 @@ import torch
 from sio_ray.errors import ConfigError, did_you_mean
 from sio_ray.ood.detectors.ash import ASH
 from sio_ray.ood.detectors.base import Detector, Setting, Sizes
+from sio_ray.ood.detectors.cop import CoP
+from sio_ray.ood.detectors.corp import CoRP
 from sio_ray.ood.detectors.dice import DICE
 from sio_ray.ood.detectors.energy import Energy
 from sio_ray.ood.detectors.fdbd import FDBD
@@ -22,8 +24,10 @@ from sio_ray.ood.detectors.knn import KNN
 from sio_ray.ood.detectors.max_logit import MaxLogit
 from sio_ray.ood.detectors.mds import MDS
 from sio_ray.ood.detectors.mds_ens import MDSEns
+from sio_ray.ood.detectors.mds_plus_plus import MDSPlusPlus
 from sio_ray.ood.detectors.msp import MSP
 from sio_ray.ood.detectors.nci import NCI
+from sio_ray.ood.detectors.neco import NECO
 from sio_ray.ood.detectors.nnguide import NNGuide
 from sio_ray.ood.detectors.odin import ODIN
 from sio_ray.ood.detectors.openmax import OpenMax
@@ -62,6 +66,10 @@ DETECTORS: dict[str, type[Detector]] = {
     "vim": ViM,
     "mds": MDS,
     "rmds": RMDS,
+    "mds_plus_plus": MDSPlusPlus,
+    "neco": NECO,
+    "cop": CoP,
+    "corp": CoRP,
     "knn": KNN,
     "nnguide": NNGuide,
     "relation": Relation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,22 +30,30 @@ class ClassStatistics:
     within: Tensor
 
     @classmethod
-    def of(cls, train: NetworkOutputs, *, detector: str, device: torch.device) -> Self:
+    def of(
+        cls,
+        train: NetworkOutputs,
+        *,
+        detector: str,
+        device: torch.device,
+        mapping: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> Self:
         """Two passes over the features of a training set, so that no digit is lost to a difference.
 
         Args:
             train: of the N images of all classes.
             detector: whose error it is.
             device: where the products run, and the moments are kept.
+            mapping: (B, D) float64 features to what is described, (B, D).
 
         Raises:
             EvaluationError: a label out of range, or a class without an image.
         """
         check_classes(train, detector=detector)
-        counts, means = class_means(train.features, train.labels, train.logits.shape[1], device)
+        counts, means = class_means(train.features, train.labels, train.logits.shape[1], device, mapping)
         within = means.new_zeros(means.shape[1], means.shape[1])
         for features, labels in blocks(train.features, train.labels, device=device):
-            residual = features - means[labels]
+            residual = mapping(features) - means[labels]
             within.addmm_(residual.T, residual)
         return cls(counts, means, within / len(train))
 
@@ -113,7 +122,13 @@ class Mahalanobis:
         return offset.square().sum(1), offset @ whitening.T
 
 
-def class_means(features: Tensor, labels: Tensor, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def class_means(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    device: torch.device,
+    mapping: Callable[[Tensor], Tensor] = lambda x: x,
+) -> tuple[Tensor, Tensor]:
     """Counts (C,) and means (C, D) by class, float64, from one pass.
 
     Args:
@@ -121,10 +136,11 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int, device: torc
         labels: (N,), in [-1, C); -1 leaves a row out.
         num_classes: C.
         device: where they are summed, and come back on.
+        mapping: (B, D) float64 features to what is summed, (B, D).
     """
     counts = torch.bincount(labels + 1, minlength=num_classes + 1)[1:].to(device, torch.float64)
     # The first row takes what is left out.
     sums = counts.new_zeros(num_classes + 1, features.shape[1])
     for rows, classes in blocks(features, labels, device=device):
-        sums.index_add_(0, classes + 1, rows)
+        sums.index_add_(0, classes + 1, mapping(rows))
     return counts, sums[1:] / counts[:, None].clamp(min=1)
