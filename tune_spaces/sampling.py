@@ -1,4 +1,4 @@
-"""How synthetic images are drawn: guidance and steps, beside the weight; every pair of the first two has its own set."""
+"""How synthetic images are drawn: guidance and steps, beside the weight; each pair of the first two has its set."""
 
 SPACE = {
     "generate.guidance_scale": ("choice", [1.0, 1.5, 2.0]),

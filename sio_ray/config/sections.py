@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -65,6 +66,12 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     report: ReportConfig = ReportConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def judging_options(self) -> dict[str, dict[str, Any]]:
+        """Options of the detectors that judge trials of a search, among those of `evaluate`."""
+        options = self.evaluate.detector_options
+        return {name: options[name] for name in self.tune.detectors if name in options}
 
     @property
     def run_dir(self) -> Path:

@@ -50,8 +50,9 @@ def check(config: Config, stages: Sequence[str]) -> None:
         section = config.evaluate
         choose_detectors(section.detectors, section.detector_options, _network_to_be(config.train))
     if "tune" in stages:
-        options = config.evaluate.detector_options
-        choose_detectors(config.tune.detectors, options, _network_to_be(config.train), field="tune.detectors")
+        choose_detectors(
+            config.tune.detectors, config.judging_options, _network_to_be(config.train), field="tune.detectors"
+        )
         if config.train.ensemble_size > 1:
             raise ConfigError(
                 "train.ensemble_size",

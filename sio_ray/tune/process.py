@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ray
 import ray.train
 import ray.train.torch
 import ray.tune
@@ -16,6 +15,7 @@ from sio_ray.errors import SioRayError
 from sio_ray.search.trial import TrialResult, Validation
 from sio_ray.training.ray_train import Workers, fit_on_workers, start_worker
 from sio_ray.tune.learn import Place, TrialRun
+from sio_ray.tune.shelf import pick_up
 from sio_ray.tune.store import read_result, write_error
 from sio_ray.tune.work import TrialWork
 
@@ -34,7 +34,7 @@ def run_trial(params: dict[str, Any], shelf: Any, cpus: int, cpus_reserved: int,
         gpus: GPUs, or a fraction of one, of each.
         workers: of the trial.
     """
-    work: TrialWork = ray.get(shelf.take.remote(params["key"]))
+    work: TrialWork = pick_up(shelf, params["key"])
     try:
         if workers > 1:
             _run_under_ray_train(work, params["key"], cpus, Workers(workers, cpus_reserved, int(gpus)))

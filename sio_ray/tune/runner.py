@@ -22,7 +22,8 @@ from sio_ray.search.search import Search
 from sio_ray.search.trial import Trial, TrialResult
 from sio_ray.training.feeds import cpus_of_feed
 from sio_ray.tune.process import run_trial
-from sio_ray.tune.sets import TrialSets, make_shelf
+from sio_ray.tune.sets import TrialSets
+from sio_ray.tune.shelf import lay_down, open_shelf
 from sio_ray.tune.store import ERROR_NAME, delete_state, read_error, read_result
 from sio_ray.tune.watch import Watch
 from sio_ray.tune.work import PlannedTrial
@@ -43,6 +44,7 @@ class Play:
         search: decides what to try.
         sets: image sets of the trials.
         watch: shows how it goes.
+        shelf: where trials find their work.
 
     Attributes:
         planned: index to trial with its config.
@@ -52,14 +54,14 @@ class Play:
         error: what the search cannot go on after.
     """
 
-    def __init__(self, config: Config, search: Search, sets: TrialSets, watch: Watch) -> None:
+    def __init__(self, config: Config, search: Search, sets: TrialSets, watch: Watch, shelf: Any) -> None:
         self._config, self._search, self._sets, self._watch = config, search, sets, watch
         self.planned: dict[int, PlannedTrial] = {}
         self.results: dict[int, TrialResult] = {}
         self.num_reused = 0
         self.overheads_s: list[float] = []
         self.error: BaseException | None = None
-        self.shelf = make_shelf()
+        self._shelf = shelf
         self._waiting: deque[Trial] = deque()
         self._running: dict[str, tuple[int, float]] = {}
 
@@ -90,7 +92,7 @@ class Play:
                 self.num_reused += 1
                 self._end(trial.index, found)
                 continue
-            ray.get(self.shelf.put.remote(planned.key, self._sets.work_for(planned)))
+            lay_down(self._shelf, planned.key, self._sets.work_for(planned))
             Folder(str(planned.folder)).delete(ERROR_NAME)
             self._running[tune_id] = (trial.index, time.monotonic())
             self._watch.start(trial)
@@ -115,7 +117,7 @@ class Play:
             result = TrialResult("failed", error=read_error(planned.folder) or _DIED)
         else:
             self.overheads_s.append(time.monotonic() - start_s - result.train_s - result.judge_s)
-        self.shelf.clear.remote(planned.key)
+        self._shelf.clear.remote(planned.key)
         self._end(index, result)
 
     def delete_states(self) -> None:
@@ -211,17 +213,29 @@ def play(config: Config, search: Search, sets: TrialSets, watch: Watch, folder: 
             "cluster.address must be one that the driver of a search joins, got a ray:// client; "
             "submit jobs/tune.py to the cluster instead."
         )
-    section, made = config.tune, Play(config, search, sets, watch)
+    with open_shelf() as shelf:
+        made = Play(config, search, sets, watch, shelf)
+        if not search.learns:
+            made.draw_ahead()
+        _play_through_tune(config, made, sets, shelf, folder, keeps_actors=not (sets.draws and search.learns))
+    if made.error is not None:
+        raise made.error
+    _keep_events(folder / TENSORBOARD_FOLDER)
+    return made
+
+
+def _play_through_tune(
+    config: Config, made: Play, sets: TrialSets, shelf: Any, folder: Path, *, keeps_actors: bool
+) -> None:
+    section = config.tune
     trainable = ray.tune.with_parameters(
         run_trial,
-        shelf=made.shelf,
+        shelf=shelf,
         cpus=section.cpus_per_trial,
         cpus_reserved=cpus_per_worker(config, sets),
         gpus=section.gpus_per_trial,
         workers=section.workers_per_trial,
     )
-    if not search.learns:
-        made.draw_ahead()
     with _quiet_tune():
         ray.tune.Tuner(
             ray.tune.with_resources(trainable, trial_resources(config, sets)),
@@ -229,7 +243,7 @@ def play(config: Config, search: Search, sets: TrialSets, watch: Watch, folder: 
                 search_alg=PlaySearcher(made),
                 num_samples=-1,
                 # An actor that is kept for the next trial keeps its cores, which drawing a set between two needs.
-                reuse_actors=not (sets.draws and search.learns),
+                reuse_actors=keeps_actors,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
             ),
@@ -241,10 +255,6 @@ def play(config: Config, search: Search, sets: TrialSets, watch: Watch, folder: 
                 failure_config=ray.tune.FailureConfig(max_failures=section.max_failures_per_trial),
             ),
         ).fit()
-    if made.error is not None:
-        raise made.error
-    _keep_events(folder / TENSORBOARD_FOLDER)
-    return made
 
 
 def trial_resources(config: Config, sets: TrialSets) -> dict[str, float]:

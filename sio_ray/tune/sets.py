@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import ray
-
 from sio_ray.classifier.model import Architecture
 from sio_ray.config import Config
 from sio_ray.imageset.pixel_counts import Statistics, statistics_of
@@ -23,25 +21,6 @@ from sio_ray.training.shared_sets import SourceSpec, pixel_counts_of, share
 from sio_ray.tune.work import EVALUATE_PREFIX, PlannedTrial, TrialWork
 
 GENERATE_PREFIX = "generate."
-
-
-class Shelf:
-    """The actor that trials take their work from: that holds references, which Tune would try to write down."""
-
-    def __init__(self) -> None:
-        self._works: dict[str, TrialWork] = {}
-
-    def put(self, key: str, work: TrialWork) -> None:
-        """Lay work down for a trial."""
-        self._works[key] = work
-
-    def take(self, key: str) -> TrialWork:
-        """The work of a trial; it stays, as a trial may begin again."""
-        return self._works[key]
-
-    def clear(self, key: str) -> None:
-        """Forget the work of a trial that has ended, and with it references to sets that no other uses."""
-        self._works.pop(key, None)
 
 
 class TrialSets:
@@ -130,7 +109,7 @@ class TrialSets:
             num_real=len(sets.real),
             num_synthetic=sets.num_synthetic,
             detectors=config.tune.detectors,
-            detector_options=config.evaluate.detector_options,
+            detector_options=config.judging_options,
             objective=config.tune.objectives[0],
             num_validations=config.tune.num_validations,
             batch_size=config.evaluate.batch_size,
@@ -151,8 +130,3 @@ class TrialSets:
         if new:
             self._shared |= {new[name]: shared for name, shared in share(new).items()}
         return self._shared
-
-
-def make_shelf() -> Any:
-    """Start the shelf of a search."""
-    return ray.remote(num_cpus=0)(Shelf).remote()

@@ -65,7 +65,7 @@ def search_place(config: Config, space: Space) -> Place:
         "prepare": prepare_place(config).fingerprint,
         "synthetic": synthetic_identity(config),
         "draws": config.generate.identity() if draws else None,
-        "detector_options": config.evaluate.detector_options,
+        "detector_options": config.judging_options,
     }
     return place_for(config, "tune", identity)
 

@@ -72,11 +72,11 @@ class PlannedTrial:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What decides its result: its networks, how they are judged, and when it stops."""
-        section, options = self.config.tune, self.config.evaluate.detector_options
+        section = self.config.tune
         return {
             **self.training_identity,
             "detectors": list(section.detectors),
-            "detector_options": {name: options[name] for name in section.detectors if name in options},
+            "detector_options": self.config.judging_options,
             "fit_images": section.fit_images,
             "objective": section.objectives[0] if self.trial.floors.values else None,
             "floors": {"rule": self.trial.floors.rule, "values": list(self.trial.floors.values)},

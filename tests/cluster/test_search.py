@@ -1,64 +1,206 @@
-"""The search: the baseline among the trials, only validation sets read, and only missing trials run again."""
+"""The search under Ray Tune: only validation sets, nothing trained twice, deaths and failures told apart."""
 
-import json
+import os
+import re
+import signal
+import threading
+import time
 
 import pandas as pd
+import psutil
 import pytest
+import yaml
 
-import sio_ray.tune
+from sio_ray.cli import run_stages
 from sio_ray.config import load_config
+from sio_ray.errors import ResourceError, TrainingError
 from sio_ray.imageset import ImageSet
 from sio_ray.stages.prepared_sets import PreparedSets
+from sio_ray.tune.stage import tune
+from tests.tune.searched import make_sets, without_seconds, write_space
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def config(finished, tmp_path):
-    overrides, _, _ = finished
-    space = tmp_path / "space.py"
-    space.write_text('SPACE = {"train.real_weight": ("grid", [0.5, 0.75])}\n')
-    # A recipe of its own, so that no search of another test is found.
-    return load_config("digits", [*overrides, f"tune.space={space}", "tune.seeds=[7,8]", "train.momentum=0.8"])
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
-def test_a_search_continues_reads_no_test_set_and_names_a_config_that_loads(config, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def overrides(ray_cluster, tmp_path_factory):
+    return make_sets(tmp_path_factory.mktemp("searched"))
+
+
+def result_files(config):
+    return {path: path.stat().st_mtime_ns for path in (config.run_dir / "trials").glob("*/result.json")}
+
+
+def test_a_search_reads_no_test_set_continues_and_names_a_config_that_loads(overrides, tmp_path, monkeypatch, capsys):
+    space = write_space(tmp_path, train__real_weight=("grid", [0.5, 0.75]))
+    config = load_config("digits", [*overrides, space, "tune.seeds=[7,8]", "tune.confirm_seeds=[9]"])
     opened = []
     init = ImageSet.__init__
     # Whatever workers decode, the driver has opened first.
     monkeypatch.setattr(ImageSet, "__init__", lambda self, uri: opened.append(str(uri)) or init(self, uri))
 
-    outcome = sio_ray.tune.tune(config)
+    outcome = tune(config)
     assert opened
     assert not [uri for uri in opened if "/test" in uri]
     assert set(PreparedSets(config, "tune").ood("val")) >= {("near", "digits_6_9"), ("far", "letters")}
 
-    trials = outcome.result["trials"]
-    assert [trial["values"] for trial in trials] == [
-        {"arm": "baseline"},
-        {"arm": "sio", "train.real_weight": 0.5},
-        {"arm": "sio", "train.real_weight": 0.75},
-    ]
-    assert all(trial["num_seeds"] == 2 for trial in trials)
-    best = max(trials, key=lambda trial: trial["near_auroc"])
-    assert outcome.result["best"] == best
+    rows = outcome.result["trials"]
+    searched = [row for row in rows if row["phase"] == "search"]
+    values = [{}, {"train.real_weight": 0.5}, {"train.real_weight": 0.75}]
+    assert [row["values"] for row in searched] == values
+    assert all(row["seeds"] == [7, 8] and len(row["curve"]) == 4 for row in searched)
+    best = max(searched, key=lambda row: row["near_auroc"])
+    assert outcome.result["best"] == best["index"]
     chosen = load_config(str(outcome.output / "best.yaml"))
-    if best["arm"] == "sio":
+    if best["index"]:
         assert chosen.train.real_weight == best["values"]["train.real_weight"]
+        assert [row["seeds"] for row in rows if row["phase"] == "confirm"] == [[9], [9]]
     else:
         assert chosen.train.arms == ("baseline",)
-    assert len(pd.read_parquet(outcome.output / "trials.parquet")) == 3
+    assert len(pd.read_parquet(outcome.output / "trials.parquet")) == len(rows)
+    assert list(pd.read_csv(outcome.output / "trials.csv")["index"]) == [row["index"] for row in rows]
+    assert "<!doctype html>" in (outcome.output / "search.html").read_text().lower()
+    kept = {path.name.split(".")[0] for path in (outcome.output / "tensorboard").rglob("*") if path.is_file()}
+    assert kept == {"events"}, "Tune's own state is pickled, and is not kept"
     assert capsys.readouterr().out == "", "standard output is for --json alone"
 
     # As after a kill: one trial and the end are missing.
+    before = result_files(config)
     (outcome.output / "stage.json").unlink()
-    (outcome.output / "trial-0001.json").unlink()
-    kept = {name: (outcome.output / name).stat().st_mtime_ns for name in ("trial-0000.json", "trial-0002.json")}
-    again = sio_ray.tune.tune(config)
-    assert {name: (outcome.output / name).stat().st_mtime_ns for name in kept} == kept
+    lost = next(path for path in before if not (path.parent / "state.safetensors").exists())
+    lost.unlink()
+    again = tune(config)
+    after = result_files(config)
+    assert set(after) == set(before)
+    assert [path for path in before if after[path] != before[path]] == [lost]
+    assert without_seconds(again.result) == without_seconds(outcome.result)
 
-    def without_time(result):
-        return json.loads(json.dumps(result), object_hook=lambda row: {k: v for k, v in row.items() if k != "train_s"})
+    # Another search over the same values trains nothing: trials are known by what decides them.
+    other = tune(load_config("digits", [*overrides, space, "tune.seeds=[7,8]", "tune.concurrent_trials=1"]))
+    assert other.result["cost"]["num_trained"] == 0
+    assert result_files(config) == after
 
-    assert without_time(again.result) == without_time(outcome.result)
-    assert "2 of 3 trials are done already" in capsys.readouterr().err
+
+def trial_processes():
+    """The processes of this test's cluster in which Tune runs trials."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            name = child.cmdline()[0] if child.cmdline() else ""
+        except psutil.Error:
+            continue
+        if name.startswith("ray::") and "ImplicitFunc" in name:
+            found.append(child.pid)
+    return found
+
+
+def test_a_trial_whose_process_is_killed_goes_on_where_it_was(overrides, tmp_path):
+    space = write_space(tmp_path, train__real_weight=("grid", [0.6]))
+    options = [*overrides, space, "tune.num_steps=300", "tune.num_validations=10", "tune.seeds=[31]"]
+    config = load_config("digits", [*options, "name=killed", "tune.concurrent_trials=1"])
+    run_stages(load_config("digits", [*overrides, "name=killed"]), ["prepare", "fit-generator", "generate"])
+    undisturbed = tune(load_config("digits", options)).result
+    killed = []
+
+    def kill():
+        trials = config.run_dir / "trials"
+        while not list(trials.glob("*/state.safetensors")):
+            time.sleep(0.01)
+        for pid in trial_processes():
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    disturbed = tune(config).result
+    killer.join(timeout=10)
+    assert killed
+    assert without_seconds(disturbed)["trials"] == without_seconds(undisturbed)["trials"]
+    assert not list((config.run_dir / "trials").glob("*/state.safetensors"))
+
+
+def test_a_trial_that_fails_is_named_and_the_others_stand(overrides, tmp_path, capsys):
+    space = write_space(tmp_path, evaluate__detector_options__vim__dim=("grid", [2, 4096, 4]))
+    config = load_config("digits", [*overrides, space, "tune.detectors=[vim]", "tune.max_failures_per_trial=0"])
+    message = r"1 of 4 trials failed \(2\), the first with: vim: dim must be .*run the same command again to retry"
+    with pytest.raises(TrainingError, match=message):
+        tune(config)
+    (folder,) = config.run_dir.glob("tune-*/best.yaml")
+    rows = pd.read_parquet(folder.parent / "trials.parquet").set_index("index")
+    assert list(rows["status"]) == ["done", "done", "failed", "done"]
+    assert rows.loc[2, "error"].startswith("vim: dim must be")
+    assert "trial 2 failed: vim: dim must be" in capsys.readouterr().err
+    # The networks of the three are the same, and only one of them trained: the others are judged in another way.
+    trained = [row for row in rows.loc[1:3].itertuples() if row.train_s > 0]
+    assert len(trained) == 1
+    assert yaml.safe_load(folder.read_text())["evaluate"]["detector_options"].get("vim", {}).get("dim") != 4096
+
+
+def test_synthetic_sets_are_drawn_once_for_the_trials_that_share_them(overrides, tmp_path):
+    grid = {"generate__num_inference_steps": ("grid", [3, 5]), "train__real_weight": ("grid", [0.5, 0.8])}
+    options = [*overrides, write_space(tmp_path, **grid)]
+    config = load_config("digits", options)
+    before = set(config.run_dir.glob("generate-*"))
+    outcome = tune(config)
+    drawn = set(config.run_dir.glob("generate-*")) - before
+    assert len(drawn) == 2
+    assert len(outcome.result["trials"]) == 5
+    # A search that learns draws a set only when it has come to propose it.
+    learning = tune(load_config("digits", [*options, "tune.stopping=median", "tune.search_seed=1"]))
+    assert set(config.run_dir.glob("generate-*")) - before == drawn
+    assert len(learning.result["trials"]) == 5
+
+
+def test_a_search_that_learns_draws_sets_between_its_trials(overrides, tmp_path):
+    space = write_space(tmp_path, generate__num_inference_steps=("choice", [6]))
+    config = load_config("digits", [*overrides, space, "tune.algorithm=optuna", "tune.num_trials=1"])
+    before = set(config.run_dir.glob("generate-*"))
+    assert tune(config).result["trials"][1]["values"] == {"generate.num_inference_steps": 6}
+    assert len(set(config.run_dir.glob("generate-*")) - before) == 1
+
+
+def test_a_population_finds_a_schedule_that_runs(overrides, tmp_path):
+    space = write_space(tmp_path, train__real_weight=("uniform", 0.5, 0.95))
+    options = ["tune.algorithm=pbt", "tune.num_trials=3", "tune.num_validations=3", "tune.confirm_seeds=[5]"]
+    config = load_config("digits", [*overrides, space, *options])
+    outcome = tune(config)
+    rows = outcome.result["trials"]
+    segments = [row for row in rows if "generation" in row]
+    assert len(segments) == 9
+    assert [row["curve"][0]["step"] for row in segments] == [4, 4, 4, 8, 8, 8, 12, 12, 12]
+    assert not list((config.run_dir / "trials").glob("*/state.safetensors")), "states are forgotten at the end"
+    if outcome.result["best"]:
+        confirmed = rows[-1]
+        assert confirmed["phase"] == "confirm"
+        assert confirmed["values"] == outcome.result["best_values"]
+
+
+def test_a_trial_of_two_workers_trains_under_ray_train_and_finds_the_same(overrides, tmp_path):
+    space = write_space(tmp_path, train__real_weight=("grid", [0.75]))
+    options = [
+        *overrides,
+        space,
+        "tune.seeds=[41]",
+        "tune.num_steps=6",
+        "tune.num_validations=2",
+        "train.sync_batch_norm=true",
+    ]
+    alone = tune(load_config("digits", options)).result["trials"]
+    config = load_config("digits", [*options, "tune.workers_per_trial=2"])
+    for path in (config.run_dir / "trials").glob("*/result.json"):  # the number of workers decides nothing
+        path.unlink()
+    for record in config.run_dir.glob("tune-*/stage.json"):
+        record.unlink()
+    together = tune(config).result["trials"]
+    for one, two in zip(alone, together, strict=True):
+        assert two["status"] == "done"
+        for metric in ("near_auroc", "far_auroc", "val_accuracy"):
+            assert two[metric] == pytest.approx(one[metric], abs=0.01)
+        assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-3)
+
+
+def test_more_trials_than_the_cluster_holds_are_refused(overrides, tmp_path):
+    space = write_space(tmp_path, train__real_weight=("grid", [0.5]))
+    message = "tune.concurrent_trials=9 needs 9 CPUs at once, this Ray cluster has 4; ask for fewer runs"
+    with pytest.raises(ResourceError, match=re.escape(message)):
+        tune(load_config("digits", [*overrides, space, "tune.concurrent_trials=9"]))

@@ -64,8 +64,8 @@ def test_a_space_that_decides_nothing_is_refused(name):
         (
             {"train.synthetic_ratio": ("choice", [0.5, 0.75])},
             ConfigError,
-            "train.synthetic_ratio must be at most 0.6, the 600 synthetic images at hand over 1,000 real ones, got 0.75;"
-            " draw 750 with generate.synthetic_ratio=0.75, or lower it in the space.",
+            "train.synthetic_ratio must be at most 0.6, the 600 synthetic images at hand over 1,000 real ones, got "
+            "0.75; draw 750 with generate.synthetic_ratio=0.75, or lower it in the space.",
         ),
         ({"train.real_weight": ("uniform", 0.5, 0.999)}, BatchError, "a batch of 128 cannot hold both sources at"),
         (
