@@ -150,9 +150,10 @@ def print_outcome(result: dict[str, Any], folder: Path) -> None:
         console.print(f"best: trial {best}, {gain:+.2f} points of {title} over the baseline {gap}")
         again = result["confirmation"]
         if again is not None and again["gain"] is not None:
+            noise = f", std {100 * again['gain_std']:.2f}" if len(again["seeds"]) > 1 else ""
             console.print(
-                f"with fresh seeds: {100 * again['gain']:+.2f} points, std {100 * again['gain_std']:.2f} "
-                f"over {len(again['seeds'])} seeds; this is the figure to believe"
+                f"with fresh seeds: {100 * again['gain']:+.2f} points{noise}, mean over {_seeds(len(again['seeds']))}; "
+                "this is the figure to believe"
             )
     shown = os.path.relpath(folder)
     console.print(f"page: {os.path.join(shown, 'search.html')}", soft_wrap=True)  # noqa: PTH118 - may begin with ..

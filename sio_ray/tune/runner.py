@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -287,7 +288,14 @@ def _quiet_tune() -> Iterator[None]:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Its own state on disk, which is not read again, is written seldom.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
-    yield
+    # Tracebacks of trials that fail; they are told of in a line each.
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _keep_events(folder: Path) -> None:
