@@ -114,6 +114,7 @@ def _cost(played: Play, sets: TrialSets, wall_s: float) -> dict[str, Any]:
         "num_trained": len(played.results) - played.num_reused,
         "num_reused": played.num_reused,
         "overhead_s_per_trial": round(float(np.mean(played.overheads_s)), 3) if played.overheads_s else None,
+        "overheads_s": [round(seconds, 3) for seconds in played.overheads_s],
     }
 
 

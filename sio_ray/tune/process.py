@@ -37,7 +37,7 @@ def run_trial(params: dict[str, Any], shelf: Any, cpus: int, cpus_reserved: int,
     work: TrialWork = pick_up(shelf, params["key"])
     try:
         if workers > 1:
-            _run_under_ray_train(work, params["key"], cpus, Workers(workers, cpus_reserved, int(gpus)))
+            run_under_ray_train(work, params["key"], cpus, Workers(workers, cpus_reserved, int(gpus)))
             return
         limit_threads(cpus)
         device = torch.device("cuda" if gpus else "cpu")
@@ -50,7 +50,15 @@ def run_trial(params: dict[str, Any], shelf: Any, cpus: int, cpus_reserved: int,
         raise
 
 
-def _run_under_ray_train(work: TrialWork, name: str, cpus: int, workers: Workers) -> None:
+def run_under_ray_train(work: TrialWork, name: str, cpus: int, workers: Workers) -> None:
+    """Run a trial's work in a Ray Train run of its own, and tell Tune of it at the end.
+
+    Args:
+        work: what to do.
+        name: of the run.
+        cpus: threads of each worker.
+        workers: of the run.
+    """
     fit_on_workers(
         _train_loop,
         # The sets by themselves as well, which are waited for where a node was lost with them.
