@@ -41,12 +41,12 @@ def test_commands_on_digits(finished, capsys, tmp_path):
     # The pool of the small run is a quarter of the real set; the space of the README asks for more.
     space.write_text('SPACE = {"train.real_weight": ("uniform", 0.5, 0.9)}\n')
     small = {
-        "tune": ["tune.num_trials=1", f"tune.space={space}"],
+        "tune": [f"--space={space}", "--num-trials=1", "tune.confirm_seeds=[]"],
         "train": ["train.arms=[sio]", "train.num_steps=4"],
     }
     stages = ("run", "train", "tune", "evaluate", "report")
     commands = [arguments for arguments in COMMANDS if arguments[0] in stages and arguments[1] == "digits"]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for arguments in commands:
         if "evaluate.detectors=[all]" not in arguments:  # test_evaluate_stage.py runs that
             run([*arguments, *overrides, *small.get(arguments[0], [])], capsys)

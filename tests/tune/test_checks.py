@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from markdown_commands import read_document, sio_ray_commands
 
 from sio_ray.config import load_config
 from sio_ray.errors import BatchError, ConfigError
@@ -31,6 +32,28 @@ def test_every_space_that_ships_suits_the_digits(path):
     space, needs = read_space(path), NEEDS.get(path.stem, [])
     check(space, *needs, num_synthetic=None if path.stem in ("sampling", "curation") else 1000)
     assert Search(load_config("digits", needs), space).next({}).arm == "baseline"
+
+
+def test_every_search_of_the_docs_could_begin(monkeypatch):
+    monkeypatch.chdir(SPACES.parent)
+    commands = sio_ray_commands(read_document("docs/tuning.md")) + sio_ray_commands(read_document("README.md"))
+    commands = [arguments for arguments in commands if arguments[0] == "tune"]
+    assert len(commands) == 8
+    for _, preset, *rest in commands:
+        names = {"--space": "tune.space=", "--num-trials": "tune.num_trials="}
+        words = iter(rest)
+        config = load_config(preset, [names[word] + next(words) if word in names else word for word in words])
+        space = read_space(config.tune.space)
+        check_space(space, config, NUM_REAL, 1000)
+        search = Search(config, space)
+        check_concurrency(config, learns=search.learns)
+        assert search.next({}).arm == "baseline"
+
+
+def test_every_space_that_ships_is_in_the_docs():
+    document = read_document("docs/tuning.md")
+    for path in SPACES.glob("*.py"):
+        assert f"| `{path.name}` |" in document
 
 
 @pytest.mark.parametrize("name", NEEDS)
