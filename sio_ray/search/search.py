@@ -104,6 +104,18 @@ class Search:
             return None
         return self._population.generation_of(index)
 
+    def superseded(self, results: Mapping[int, TrialResult], index: int) -> range | None:
+        """The generation whose weights nobody needs any more once this trial has ended; None if there is none.
+
+        A segment that failed may be tried again, from the weights of its parent.
+        """
+        generation = self.generation_of(index)
+        if self._population is None or not generation:
+            return None
+        mine = self._population.indices(generation)
+        is_whole = all(other in results and results[other].status != "failed" for other in mine)
+        return self._population.indices(generation - 1) if is_whole else None
+
     def _needed(self, index: int) -> range:
         """The trials whose results a decision reads."""
         if index >= self.num_searched:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,11 @@ class Play:
 
     def delete_states(self) -> None:
         """Forget what segments of a population left for others to continue from."""
-        for planned in self.planned.values():
-            delete_state(str(planned.folder))
+        self._delete_states(self.planned)
+
+    def _delete_states(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            delete_state(str(self.planned[index].folder))
 
     def _peek(self) -> Trial | None:
         """The trial whose turn it is; None if that waits for results."""
@@ -155,6 +158,8 @@ class Play:
 
     def _end(self, index: int, result: TrialResult) -> None:
         self.results[index] = result
+        if (before := self._search.superseded(self.results, index)) is not None:
+            self._delete_states(before)
         self._watch.end(self._search.trials[index], result, self._search.num_trials)
 
 

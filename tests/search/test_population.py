@@ -8,6 +8,7 @@ from sio_ray.classifier.schedules import ramped
 from sio_ray.config import load_config, with_overrides
 from sio_ray.errors import ConfigError
 from sio_ray.search.population import Population, lineage
+from sio_ray.search.trial import TrialResult
 from tests.search.search_samples import played, tuned
 
 PBT = ("algorithm=pbt", "num_trials=8", "num_validations=4", "confirm_seeds=[]")
@@ -92,6 +93,22 @@ def test_a_field_without_a_schedule_is_refused():
 def test_a_config_that_is_no_population_is_refused(overrides, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_config("digits", ["tune.algorithm=pbt", *(f"tune.{override}" for override in overrides)])
+
+
+def test_weights_are_kept_while_somebody_may_continue_from_them(population):
+    _, search, results = population
+    for number in range(4):
+        members = [segment.index for segment in generation(search, number)]
+        known = {index: results[index] for index in range(members[-1] + 1)}
+        expected = list(range(members[0] - 8, members[0])) if number else None
+        found = search.superseded(known, members[-1])
+        assert (found if found is None else list(found)) == expected
+        if number:
+            missing = {index: result for index, result in known.items() if index != members[3]}
+            assert search.superseded(missing, members[-1]) is None
+            failed = {**known, members[3]: TrialResult("failed")}
+            assert search.superseded(failed, members[-1]) is None, "it may be tried again"
+    assert search.superseded(results, 0) is None
 
 
 def test_a_population_whose_members_fail_takes_over_from_those_that_did_not():
