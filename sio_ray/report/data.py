@@ -143,6 +143,31 @@ class Evaluation:
         return self.titles.get(detector, detector)
 
 
+@dataclass(frozen=True)
+class SearchSummary:
+    """What one search of the experiment found.
+
+    Attributes:
+        page: of the search, relative to the run's folder.
+        finished: date and time, UTC.
+        objective: metric, in print.
+        num_trials: beside the baseline.
+        values: what the best changes in the config; empty if nothing beat the baseline.
+        gain: of the best over the baseline in the objective, a fraction, on validation sets.
+        confirmed_gain: the same with fresh seeds; None if that was not asked for.
+        confirmed_std: its standard deviation over seeds; None likewise, and of one seed.
+    """
+
+    page: str
+    finished: str
+    objective: str
+    num_trials: int
+    values: Mapping[str, Any]
+    gain: float
+    confirmed_gain: float | None
+    confirmed_std: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportData(Evaluation):
     """Everything that the page of one evaluation shows; what is empty is named as missing there.
@@ -166,6 +191,7 @@ class ReportData(Evaluation):
         classifier_curves: one per training run.
         generator_curve: loss of the generator; None where the generator was given.
         stage_times: one per stage.
+        searches: of the experiment.
     """
 
     title: str
@@ -179,4 +205,5 @@ class ReportData(Evaluation):
     quality: Mapping[str, float] = field(default_factory=dict)
     classifier_curves: Sequence[Curve] = ()
     generator_curve: Curve | None = None
+    searches: Sequence[SearchSummary] = ()
     stage_times: Sequence[StageTime] = ()

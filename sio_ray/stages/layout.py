@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -191,9 +192,15 @@ def _state_of(reference: str) -> list[Any]:
     return [reference, [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]]
 
 
-def report_place(config: Config) -> Place:
-    """Of the HTML page."""
-    return place_for(config, "report", {"evaluate": evaluate_place(config).fingerprint, **config.report.identity()})
+def report_place(config: Config, searches: Sequence[str] = ()) -> Place:
+    """Of the HTML page.
+
+    Args:
+        config: whose evaluation it shows.
+        searches: folders of the searches that it names; a later one makes another page.
+    """
+    identity = {"evaluate": evaluate_place(config).fingerprint, **config.report.identity()}
+    return place_for(config, "report", {**identity, "searches": list(searches)} if searches else identity)
 
 
 def run_order(config: Config) -> tuple[str, ...]:

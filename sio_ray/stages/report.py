@@ -15,6 +15,7 @@ from sio_ray.stages.layout import report_place
 from sio_ray.stages.record import Outcome, run_once
 from sio_ray.stages.report_inputs import Source, read_evaluation, source_of
 from sio_ray.stages.report_inputs import gather as gather_from
+from sio_ray.stages.report_searches import searches_of
 
 REPORT_NAME, COMPARISON_NAME = "report.html", "comparison.html"
 
@@ -25,7 +26,7 @@ def report(config: Config) -> Outcome:
     Raises:
         StageError: `evaluate` has not run for this config.
     """
-    place = report_place(config)
+    place = report_place(config, [search.page for search in searches_of(config)])
     outcome = run_once(
         "report", place.folder, place.identity, config, lambda folder: _work(config, folder), outputs=[REPORT_NAME]
     )

@@ -37,6 +37,7 @@ from sio_ray.stages.layout import (
 )
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import StageRecord, read_record, require
+from sio_ray.stages.report_searches import searches_of
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def _from_config(config: Config, quality: Mapping[str, Any], scores: pd.DataFram
         "classifier_curves": [Curve(name, run.arm, record.result["curve"]) for name, (run, record) in records.items()],
         "generator_curve": _generator_curve(config),
         "stage_times": _stage_times(config),
+        "searches": searches_of(config),
     }
     if "prepare" in order and read_record(prepare_place(config).folder) is not None:
         prepared = PreparedSets(config, "report")
