@@ -168,7 +168,7 @@ def measure_in_own_process(part: str, folder: Path, args: argparse.Namespace) ->
     command = [sys.executable, __file__, "--only", part, "--json", "--folder", str(folder)]
     command += ["--trials", str(args.trials), "--steps", str(args.steps)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout)[part]
+    return json.loads(done.stdout.splitlines()[-1])[part]  # Ray Train prints its results before
 
 
 def main() -> None:

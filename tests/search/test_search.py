@@ -129,7 +129,7 @@ def test_the_constraint_rules_out_what_costs_accuracy():
 
 def test_optuna_finds_better_places_than_chance():
     def mean_of_late(kind):
-        search, results = played(tuned(*kind, "num_trials=40", "confirm_seeds=[]"))
+        _, results = played(tuned(*kind, "num_trials=40", "confirm_seeds=[]"))
         late = [results[index].value("near_auroc") for index in range(21, 41)]
         return sum(late) / len(late)
 

@@ -138,7 +138,7 @@ def test_more_trials_side_by_side_than_a_learning_search_proposes_are_refused():
         check_concurrency(config, learns=True)
     check_concurrency(config, learns=False)
     shared = load_config("digits", ["tune.gpus_per_trial=0.5", "tune.workers_per_trial=2"])
-    with pytest.raises(ConfigError, match="tune.gpus_per_trial must be 0 or 1 where trials have several workers"):
+    with pytest.raises(ConfigError, match=r"tune\.gpus_per_trial must be 0 or 1 where trials have several workers"):
         check_concurrency(shared, learns=False)
 
 
@@ -160,7 +160,7 @@ def test_a_section_that_contradicts_itself_is_refused(override, message):
 def test_asha_needs_a_rung():
     with pytest.raises(ConfigError, match=re.escape("tune.num_validations must be at least tune.reduction_factor (3)")):
         load_config("digits", ["tune.stopping=asha", "tune.num_validations=2"])
-    with pytest.raises(ConfigError, match="tune.stopping must be none with two objectives"):
+    with pytest.raises(ConfigError, match=r"tune\.stopping must be none with two objectives"):
         load_config(
             "digits", ["tune.stopping=asha", "tune.num_validations=9", "tune.objectives=[near_auroc,val_accuracy]"]
         )
