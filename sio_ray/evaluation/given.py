@@ -30,8 +30,9 @@ import torch
 from sio_ray.errors import ConfigError, EvaluationError, did_you_mean
 from sio_ray.imageset.storage import Folder
 from sio_ray.ood.detectors import Detector
+from sio_ray.ood.groups import Group, OODSet
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
-from sio_ray.ood.protocol import EvaluationSets, Group, OODSet
+from sio_ray.ood.protocol import EvaluationSets
 from sio_ray.ood.store import as_tensor
 
 Array = npt.NDArray[Any]

@@ -15,8 +15,9 @@ from sio_ray.config import EvaluateConfig
 from sio_ray.errors import EvaluationError
 from sio_ray.evaluation.shared_outputs import SharedOutputs, fetch_outputs
 from sio_ray.imageset.storage import Folder
+from sio_ray.ood.groups import OODSet
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
-from sio_ray.ood.protocol import EvaluationSets, OODSet
+from sio_ray.ood.protocol import EvaluationSets
 
 #: Parts of a network beside those of its detectors.
 ABOUT, PROJECTION = "network", "projection"

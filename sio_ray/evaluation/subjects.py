@@ -17,9 +17,10 @@ from sio_ray.evaluation.shared_outputs import SharedOutputs, share_outputs
 from sio_ray.imageset import ImageSet
 from sio_ray.ood.detectors import Detector
 from sio_ray.ood.detectors.reading import probes_of, probes_of_train
+from sio_ray.ood.groups import OODSet
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
 from sio_ray.ood.probe import Probe
-from sio_ray.ood.protocol import FittingSets, OODSet, choose
+from sio_ray.ood.protocol import FittingSets, choose
 from sio_ray.ood.store import OutputStore
 
 T = TypeVar("T")

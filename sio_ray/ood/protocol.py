@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,9 @@ from torch import Tensor
 
 from sio_ray.errors import EvaluationError
 from sio_ray.ood.detectors.base import Detector, Setting, Sizes
+from sio_ray.ood.groups import Group, OODSet
 from sio_ray.ood.metrics import Float64Array, OODMetrics, auroc, ood_metrics
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
-
-Group = Literal["near", "far"]
-
-#: Group and name of an OOD set.
-OODSet = tuple[Group, str]
 
 #: Columns of metrics, in the order of every table.
 METRICS = tuple(metric.name for metric in fields(OODMetrics))

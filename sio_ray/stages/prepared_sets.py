@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from sio_ray.config import Config
 from sio_ray.errors import ImageSetError
 from sio_ray.imageset import ImageSet
-from sio_ray.ood.protocol import Group, OODSet
+from sio_ray.ood.groups import Group, OODSet
 from sio_ray.stages.layout import prepare_place
 from sio_ray.stages.record import require
 

@@ -13,7 +13,6 @@ from sio_ray.config import Config, to_yaml, with_overrides
 from sio_ray.errors import TrainingError
 from sio_ray.imageset.storage import Folder
 from sio_ray.provenance import machine, versions
-from sio_ray.report.search_page import write_search_page
 from sio_ray.search.search import Search
 from sio_ray.search.space import Space, read_space
 from sio_ray.stages.layout import Place, place_for, prepare_place, synthetic_identity, training_recipe
@@ -137,6 +136,10 @@ def _write(config: Config, folder: Path, result: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     best = to_yaml(with_overrides(config, result["best_values"]))
+    from sio_ray.report.search_page import (
+        write_search_page,  # it loads what draws, which a long search need not wait for
+    )
+
     storage.write_bytes(TRIALS_NAME, buffer.getvalue())
     storage.write_bytes(CSV_NAME, table.to_csv(index=False).encode())
     storage.write_bytes(BEST_NAME, best.encode())

@@ -33,7 +33,9 @@ def result_files(config):
 
 def test_a_search_reads_no_test_set_continues_and_names_a_config_that_loads(overrides, tmp_path, monkeypatch, capsys):
     space = write_space(tmp_path, train__real_weight=("grid", [0.5, 0.75]))
-    config = load_config("digits", [*overrides, space, "tune.seeds=[7,8]", "tune.confirm_seeds=[9]"])
+    config = load_config(
+        "digits", [*overrides, space, "tune.seeds=[7,8]", "tune.confirm_seeds=[9]", "tune.concurrent_trials=2"]
+    )
     opened = []
     init = ImageSet.__init__
     # Whatever workers decode, the driver has opened first.
@@ -76,7 +78,7 @@ def test_a_search_reads_no_test_set_continues_and_names_a_config_that_loads(over
     assert without_seconds(again.result) == without_seconds(outcome.result)
 
     # Another search over the same values trains nothing: trials are known by what decides them.
-    other = tune(load_config("digits", [*overrides, space, "tune.seeds=[7,8]", "tune.concurrent_trials=1"]))
+    other = tune(load_config("digits", [*overrides, space, "tune.seeds=[7,8]"]))
     assert other.result["cost"]["num_trained"] == 0
     assert result_files(config) == after
 
@@ -97,7 +99,7 @@ def trial_processes():
 def test_a_trial_whose_process_is_killed_goes_on_where_it_was(overrides, tmp_path):
     space = write_space(tmp_path, train__real_weight=("grid", [0.6]))
     options = [*overrides, space, "tune.num_steps=300", "tune.num_validations=10", "tune.seeds=[31]"]
-    config = load_config("digits", [*options, "name=killed", "tune.concurrent_trials=1"])
+    config = load_config("digits", [*options, "name=killed"])
     run_stages(load_config("digits", [*overrides, "name=killed"]), ["prepare", "fit-generator", "generate"])
     undisturbed = tune(load_config("digits", options)).result
     killed = []

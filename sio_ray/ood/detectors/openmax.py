@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from scipy.stats import weibull_min
 from torch import Tensor
 
 from sio_ray.config import Section
@@ -122,5 +121,7 @@ class OpenMax(Detector):
 
 
 def _weibull(tail: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    from scipy.stats import weibull_min  # here, as it takes most of a second, which every worker would wait for
+
     shape, _, scale = weibull_min.fit(tail - tail[0] + 1, floc=0)
     return tail[0], shape, math.log(scale)
