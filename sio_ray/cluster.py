@@ -51,6 +51,8 @@ def connect(config: ClusterConfig) -> None:
             "num_cpus": config.num_cpus,
             "num_gpus": config.num_gpus,
             "include_dashboard": config.dashboard,
+            # Whoever reaches it may run what they like; for others, start a cluster by hand and give its address.
+            "dashboard_host": "127.0.0.1",
         }
     )
     try:

@@ -6,9 +6,17 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from sio_ray.redaction import redact
+
 
 class SioRayError(Exception):
-    """Base of all errors whose message is meant for the user; the CLI prints it on one line and exits with 2."""
+    """Base of all errors whose message is meant for the user; the CLI prints it on one line and exits with 2.
+
+    Whatever a message quotes, the secrets of its URIs are not shown.
+    """
+
+    def __str__(self) -> str:
+        return redact(super().__str__())
 
 
 class ConfigError(SioRayError):
@@ -25,7 +33,7 @@ class ConfigError(SioRayError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.field} must be {self.rule}, got {self.value!r}; {self.remedy}."
+        return redact(f"{self.field} must be {self.rule}, got {self.value!r}; {self.remedy}.")
 
 
 class ImageSetError(SioRayError):

@@ -250,7 +250,7 @@ def test_a_bad_file_is_refused_in_these_words(text: str, message: str, tmp_path:
         ("name: a\ntrain:\n  seeds: {\n  width: 3\n]\n", "valid YAML near line 5"),
         ("name: a\n\ttrain: 3\n", "valid YAML near line 2"),
         ("name: !!python/name:os.system\n", "valid YAML near line 1"),
-        ("name: a\0\n", "valid YAML"),
+        ("name: a\0\n", "valid YAML of printable characters"),
         (b"name: \xff\n", "UTF-8 text"),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,7 @@ from torch import Tensor
 from sio_ray.classifier.ensemble import Ensemble
 from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.errors import CheckpointError
+from sio_ray.reading import parse_json_object, reason_of
 
 _WEIGHTS = "model.safetensors"
 _ARCHITECTURE = "architecture.json"
@@ -56,16 +58,18 @@ def load_classifier(folder: str | Path) -> Classifier:
     architecture, _ = read_architecture(folder)
     try:
         weights = load_file(folder / _WEIGHTS)
-    except (OSError, SafetensorError) as error:
+        with torch.device("meta"):  # without memory: what the JSON says may be of any size
+            expected = Classifier(architecture).state_dict()
+    except (OSError, ValueError, TypeError, RuntimeError, OverflowError, SafetensorError) as error:
         raise _unreadable(folder, error) from error
     weights = {name.replace(_OLD_HEAD, _HEAD, 1): value for name, value in weights.items()}
-    classifier = Classifier(architecture)
-    if differences := different_tensors(classifier.state_dict(), weights):
+    if differences := different_tensors(expected, weights):
         width = "" if architecture.width is None else f" of width {architecture.width}"
         raise CheckpointError(
             f"the weights in {folder} are of another architecture than {architecture.network}{width} ({differences}); "
             f"give the {_ARCHITECTURE} that belongs to them."
         )
+    classifier = Classifier(architecture)
     classifier.load_state_dict(weights)
     return classifier.eval()
 
@@ -92,8 +96,10 @@ def read_architecture(folder: Path) -> tuple[Architecture, dict[str, Any]]:
                 f"{folder} is no checkpoint ({name} is missing); run `sio-ray train`, or check the path."
             )
     try:
-        described = json.loads((folder / _ARCHITECTURE).read_text())
-        training = described.pop(_TRAINING, None) if isinstance(described, dict) else None
+        described = parse_json_object((folder / _ARCHITECTURE).read_bytes())
+        training = described.pop(_TRAINING, None)
+        if not isinstance(training, dict | None):
+            raise ValueError(f"its {_TRAINING} is no object")
         return Architecture.model_validate(described), training or {}
     except (OSError, ValueError) as error:
         raise _unreadable(folder, error) from error
@@ -118,5 +124,5 @@ def _unreadable(folder: Path, error: Exception) -> CheckpointError:
         first = error.errors()[0]
         reason = ": ".join([_ARCHITECTURE, *map(str, first["loc"][:1]), first["msg"]])
     else:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
     return CheckpointError(f"the checkpoint {folder} cannot be read ({reason}); delete it and train again.")

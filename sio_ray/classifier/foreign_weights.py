@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sio_ray.errors import CheckpointError
+from sio_ray.reading import reason_of
 
 if TYPE_CHECKING:
     from sio_ray.classifier.model import Classifier
@@ -47,7 +48,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # broken bytes make the unpickler raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise CheckpointError(
             f"{file} cannot be read as tensors by name ({reason}); give a file that "
             "`torch.save(network.state_dict(), ...)` wrote."

@@ -39,6 +39,8 @@ class Architecture(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         channels = self.image_shape[0]
+        if min(self.image_shape) < 1:
+            raise ValueError(f"image_shape must be of positive numbers, got {self.image_shape}")
         if not len(self.mean) == len(self.std) == channels or not min(self.std) > 0:
             raise ValueError(
                 f"mean and std must have one value for each of {channels} channels, std greater than 0, "

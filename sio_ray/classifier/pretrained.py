@@ -10,6 +10,7 @@ import torch
 from sio_ray.classifier.foreign_weights import read_state_dict, torchvision_names
 from sio_ray.classifier.networks import NETWORKS
 from sio_ray.errors import CheckpointError
+from sio_ray.reading import reason_of
 
 if TYPE_CHECKING:
     from sio_ray.classifier.model import Classifier
@@ -45,7 +46,7 @@ def fetch_pretrained(network: str, pretrained: str) -> Path:
             torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2])
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
-                f"the weights {pretrained} of {network} cannot be downloaded ({str(error).splitlines()[0]}); "
+                f"the weights {pretrained} of {network} cannot be downloaded ({reason_of(error)}); "
                 f"fetch {url} elsewhere and put it at {file}."
             ) from error
     return file

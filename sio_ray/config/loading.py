@@ -15,6 +15,8 @@ from pydantic.fields import FieldInfo
 from sio_ray.config.section import extra_of
 from sio_ray.config.sections import Config
 from sio_ray.errors import ConfigError, did_you_mean
+from sio_ray.reading import parse_yaml
+from sio_ray.redaction import redact_values
 
 
 def preset_names() -> list[str]:
@@ -41,8 +43,8 @@ def load_config(preset_or_yaml: str, overrides: Sequence[str] = ()) -> Config:
                 "override", "of the form section.field=value", override, "write e.g. train.real_weight=0.9"
             )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = parse_yaml(text)
+        except ValueError as error:
             raise ConfigError(key, "valid YAML", text, "quote the value") from error
         _set_dotted(values, key, value)
     return build_config(values)
@@ -73,8 +75,8 @@ def with_overrides(config: Config, changes: dict[str, Any]) -> Config:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole config as YAML that `load_config` takes."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """The whole config as YAML that `load_config` takes; in place of a URI's secret it has ***."""
+    return yaml.safe_dump(redact_values(config), sort_keys=False)
 
 
 def dotted_keys() -> list[str]:
@@ -97,7 +99,7 @@ def _read_yaml(preset_or_yaml: str) -> dict[str, Any]:
     elif path.is_file():
         try:
             text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError("config", "UTF-8 text", preset_or_yaml, "check that it is a YAML file") from error
     else:
         presets = ", ".join(preset_names())
@@ -105,11 +107,9 @@ def _read_yaml(preset_or_yaml: str) -> dict[str, Any]:
             "config", f"a preset ({presets}) or a YAML file", preset_or_yaml, "check the name or the path"
         )
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" near line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError("config", f"valid YAML{line}", preset_or_yaml, "mend its syntax") from error
+        values = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError("config", f"valid YAML {error}", preset_or_yaml, "mend its syntax") from error
     if not isinstance(values, dict):
         raise ConfigError("config", "a mapping of sections", type(values).__name__, "see a preset for the form")
     return values

@@ -13,6 +13,10 @@ from sio_ray.datasets.imagenet import NUM_CLASSES, class_names
 from sio_ray.datasets.ood_sets import check_names
 from sio_ray.datasets.source import FileSet, Int64Array, PictureSet, SourceCollection, ood_labels
 from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.imageset.exchange.place import stays_inside
+
+#: So that every label is a number of 64 bits.
+_MAX_LABEL_DIGITS = 18
 
 _CLASSIC, _LARGE = "images_classic", "images_largescale"
 
@@ -174,9 +178,14 @@ def _parse(path: Path) -> tuple[list[str], Int64Array]:
         name, _, label = line.strip().rpartition(" ")
         if not line.strip():
             continue
-        if not name or not label.removeprefix("-").isdecimal():
+        if not name or not label.removeprefix("-").isdecimal() or len(label) > _MAX_LABEL_DIGITS:
             raise ImageSetError(
                 f"line {number} of image list {path} must be a path and a label, got {line[:80]!r}; mend the line."
+            )
+        if not stays_inside(name):
+            raise ImageSetError(
+                f"line {number} of image list {path} must be a path below the data folder, got {name[:80]!r}; fetch "
+                "OpenOOD's lists again."
             )
         names.append(name)
         labels.append(int(label))
@@ -189,7 +198,7 @@ def _class_names(train: FileSet, config: PrepareConfig) -> tuple[str, ...]:
     """Of every label: the folder of its training pictures, or the ImageNet class that the config says it is."""
     folders_of: dict[int, set[str]] = {}
     for path, label in zip(train.paths, train.labels.tolist(), strict=True):
-        folders_of.setdefault(label, set()).add(path.split("/")[-2])
+        folders_of.setdefault(label, set()).add(path.rpartition("/")[0].rpartition("/")[2])
     folders = [min(some) for _, some in sorted(folders_of.items())]
     if sorted(folders_of) != list(range(len(folders))) or any(len(some) > 1 for some in folders_of.values()):
         raise ImageSetError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from sio_ray.imageset.foreign_pictures import decoding, in_colours
+from sio_ray.imageset.foreign_pictures import decoding, in_colours, open_picture
 from sio_ray.imageset.pictures import UInt8Array
 
 
@@ -19,7 +19,7 @@ def read_square(path: Path, size_px: int, channels: int) -> UInt8Array:
     Raises:
         ImageSetError: it does not decode, or has too many pixels.
     """
-    with decoding(str(path)), Image.open(path) as picture:
+    with decoding(str(path)), open_picture(path) as picture:
         return to_square(ImageOps.exif_transpose(picture), size_px, channels)
 
 

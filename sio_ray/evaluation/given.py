@@ -14,7 +14,6 @@ detectors that read the last layer are refused; with it, logits may be left out.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -34,6 +33,7 @@ from sio_ray.ood.groups import Group, OODSet
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
 from sio_ray.ood.protocol import EvaluationSets
 from sio_ray.ood.store import as_tensor
+from sio_ray.reading import reason_of
 
 Array = npt.NDArray[Any]
 
@@ -136,9 +136,11 @@ class _File:
         try:
             with self.folder.open(self.name) as stream:
                 return read(stream, wanted)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise self.error(f"it cannot be read ({reason})", "write it with numpy.savez or as Parquet") from error
+        except EvaluationError:
+            raise
+        except Exception as error:  # broken archives and headers make their readers raise anything
+            problem = f"it cannot be read ({reason_of(error)})"
+            raise self.error(problem, "write it with numpy.savez or as Parquet") from error
 
     def _parquet(self, stream: Any, wanted: Collection[str]) -> dict[str, Array | None]:
         file = pq.ParquetFile(stream)
@@ -189,7 +191,10 @@ class _File:
 
 
 def _npz(stream: Any, wanted: Collection[str]) -> dict[str, Array | None]:
-    with np.load(stream, allow_pickle=False) as archive:
+    archive = np.load(stream, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("it holds one array and no names")
+    with archive:
         return {name: archive[name] if name in wanted else None for name in archive.files}
 
 

@@ -18,6 +18,7 @@ from sio_ray.imageset.storage import Folder
 from sio_ray.ood.groups import OODSet
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
 from sio_ray.ood.protocol import EvaluationSets
+from sio_ray.reading import parse_json_object, reason_of
 
 #: Parts of a network beside those of its detectors.
 ABOUT, PROJECTION = "network", "projection"
@@ -72,8 +73,13 @@ class Parts:
 
     def read(self, name: str) -> dict[str, Any]:
         """The JSON values of a part that is there."""
-        values: dict[str, Any] = json.loads(self.folder.read_bytes(f"{name}.json"))
-        return values
+        try:
+            return parse_json_object(self.folder.read_bytes(f"{name}.json"))
+        except (OSError, ValueError) as error:
+            raise EvaluationError(
+                f"{self.folder.join(name)}.json cannot be read ({reason_of(error)}); delete it and run the same "
+                "command again."
+            ) from error
 
     def table(self, name: str) -> pd.DataFrame:
         """Its table."""

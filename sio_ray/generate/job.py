@@ -21,6 +21,7 @@ from sio_ray.imageset import ImageSetInfo, Manifest
 from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
 from sio_ray.provenance import changes, versions
+from sio_ray.reading import parse_json_object, reason_of
 
 #: Written first: what every shard of the set is drawn with.
 PLAN_NAME = "plan.json"
@@ -200,13 +201,22 @@ class Job:
                 )
             self.folder.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
             return
-        changed = changes(json.loads(self.folder.read_bytes(PLAN_NAME)), wanted)
+        changed = changes(self._begun_with(), wanted)
         if changed:
             raise StageError(
                 f"{self.folder.safe_uri} was begun with other settings, so its bytes would not match:\n"
                 + "".join(f"  {change}\n" for change in changed)
                 + "Go back to those, give another generate.output, or delete it to draw it anew."
             )
+
+    def _begun_with(self) -> dict[str, Any]:
+        try:
+            return parse_json_object(self.folder.read_bytes(PLAN_NAME))
+        except (OSError, ValueError) as error:
+            raise StageError(
+                f"{self.folder.join(PLAN_NAME)} cannot be read ({reason_of(error)}), so nobody knows what its shards "
+                "were drawn with; delete the folder to draw the set anew."
+            ) from error
 
 
 def _content_of(checkpoint: Path) -> str:

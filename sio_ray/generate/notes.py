@@ -90,9 +90,10 @@ def survey(folder: Folder, plan: Plan) -> Survey:
     def read(name: str) -> DrawnShard | None:
         try:
             drawn = DrawnShard.model_validate_json(notes.read_bytes(name))
-        except (ValidationError, FileNotFoundError):
+        except (ValidationError, OSError):
             return None
-        return drawn if there.get(drawn.entry.name) == drawn.entry.num_bytes else None
+        belongs = drawn.shard_id in range(plan.num_shards) and drawn.entry.name == plan.shard_name(drawn.shard_id)
+        return drawn if belongs and there.get(drawn.entry.name) == drawn.entry.num_bytes else None
 
     with ThreadPoolExecutor(_CONCURRENT_READS) as readers:
         noted = {drawn.shard_id: drawn for drawn in readers.map(read, notes.list()) if drawn is not None}

@@ -14,6 +14,8 @@ from fsspec.core import url_to_fs
 from pyarrow import fs
 
 from sio_ray.errors import ImageSetError
+from sio_ray.reading import reason_of
+from sio_ray.redaction import is_redacted, redact
 
 #: How often a call to an object store is made before it counts as failed; in between 0.2, 0.6, 1.8 and 5 s go by.
 NUM_ATTEMPTS = 5
@@ -41,11 +43,6 @@ _LASTING_WORDS = re.compile(
     r"|Status\((PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|INVALID_ARGUMENT)"
 )
 
-#: A password before a host, and the value of a query's option that is named like a secret.
-_SECRET = re.compile(
-    r"(?<=://)([^:/?@]*:)(?!\d+/)[^@]*@|([?&][^=&]*(?:secret|key|token|sig)[^=&]*=)[^&']*", re.IGNORECASE
-)
-
 #: Not the global generator: actors that were seeded alike would all come back at the same moment.
 _jitter = random.SystemRandom()
 
@@ -57,13 +54,6 @@ def scheme_of(uri: str) -> str:
     return uri.partition("://")[0] if "://" in uri else ""
 
 
-def redact(text: str) -> str:
-    """Replace the secrets of the URIs in a text by ***."""
-    if "://" not in text:
-        return text
-    return _SECRET.sub(lambda match: f"{match[1]}***@" if match[1] else f"{match[2]}***", text)
-
-
 @functools.lru_cache(maxsize=256)
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     """The client of a URI, one per process, and the path in it.
@@ -71,6 +61,11 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     Raises:
         ImageSetError: nobody knows the scheme, its package is missing, or the URI is misspelled.
     """
+    if is_redacted(uri):
+        raise ImageSetError(
+            f"{uri} has *** where a secret was, as none is ever saved; give the credentials in the environment of "
+            "every machine, or the URI with its secret."
+        )
     known = scheme_of(uri) in ARROW_SCHEMES
     try:
         if known:
@@ -87,7 +82,7 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
             f"{redact(uri)} needs a package that is missing ({redact(str(error))}); install it on every machine."
         ) from None
     except (ValueError, OSError) as error:
-        reason = redact(str(error).splitlines()[0])
+        reason = redact(reason_of(error))
         remedy = "check how it is spelled, and that what it needs is installed" if known else "check its scheme"
         raise ImageSetError(
             f"{redact(uri)} is no path or URI that pyarrow or fsspec can open ({reason}); {remedy}."

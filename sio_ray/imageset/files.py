@@ -13,7 +13,12 @@ import pyarrow.parquet as pq
 
 from sio_ray.errors import ImageSetError
 from sio_ray.imageset.manifest import ShardEntry
+from sio_ray.imageset.schema import FIELDS
 from sio_ray.imageset.storage import Folder
+from sio_ray.reading import reason_of
+
+#: What the pictures of a row group may unpack to.
+MAX_ROW_GROUP_BYTES = 2**33
 
 _SHARD_NAME = re.compile(r"part-\d{5,}-of-(\d{5,})\.parquet")
 
@@ -41,14 +46,33 @@ def open_shard(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
     """
     try:
         with folder.open(name) as stream, pq.ParquetFile(stream) as parquet:
+            check_layout(parquet)
             yield parquet
     except FileNotFoundError:
         raise ImageSetError(f"{folder.join(name)} is missing; run the stage that wrote the set again.") from None
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise ImageSetError(
-            f"{folder.join(name)} cannot be read ({str(error).splitlines()[0]}); find out more with "
-            "`sio-ray images verify`."
+            f"{folder.join(name)} cannot be read ({reason_of(error)}); find out more with `sio-ray images verify`."
         ) from error
+
+
+def check_layout(parquet: pq.ParquetFile) -> None:
+    """See that a shard has the columns of a set, and unpacks to no more than its pictures may take.
+
+    Raises:
+        ValueError: it does not.
+    """
+    schema, metadata = parquet.schema_arrow, parquet.metadata
+    for field in FIELDS:
+        place = schema.get_field_index(field.name)
+        if place < 0 or schema.field(place).type != field.type:
+            found = "none" if place < 0 else schema.field(place).type
+            raise ValueError(f"column {field.name} must be {field.type} without nulls, got {found}")
+    for group in range(metadata.num_row_groups):
+        # A codec may make much of little; that of a set is none.
+        num_bytes = metadata.row_group(group).total_byte_size
+        if num_bytes > MAX_ROW_GROUP_BYTES:
+            raise ValueError(f"row group {group} unpacks to {num_bytes:,} bytes, more than {MAX_ROW_GROUP_BYTES:,}")
 
 
 def read_checked(folder: Folder, shard: ShardEntry) -> bytes:
@@ -62,7 +86,7 @@ def read_checked(folder: Folder, shard: ShardEntry) -> bytes:
     except FileNotFoundError:
         raise ImageSetError("is missing") from None
     except OSError as error:
-        raise ImageSetError(f"cannot be read ({str(error).splitlines()[0]})") from error
+        raise ImageSetError(f"cannot be read ({reason_of(error)})") from error
     if len(data) != shard.num_bytes:
         raise ImageSetError(f"has {len(data):,} bytes, the manifest says {shard.num_bytes:,}")
     if hashlib.sha256(data).hexdigest() != shard.sha256:

@@ -1,15 +1,48 @@
-"""Decodes pictures that sio_ray did not write: a bound on pixels that holds, one line for what fails, grey or RGB."""
+"""Opens pictures that others wrote: bounds that hold on pixels and bytes, one line for what fails, grey or RGB."""
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from sio_ray.errors import ImageSetError
+from sio_ray.errors import ImageSetError, SioRayError
+from sio_ray.reading import reason_of
+
+#: What is decoded, by content and not by the file's name. Pillow knows 40 more; to one of them, EPS, a picture is a
+#: program that it hands to Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+#: Pixels of one picture; Pillow's own limit, at which by itself it only warns.
+MAX_PIXELS = 89_478_485
+
+#: Bytes of an encoded picture: more than twice what so many pixels take without any coding.
+MAX_PICTURE_BYTES = 2**29
+
+
+def open_picture(source: bytes | Path) -> Image.Image:
+    """Read the head of a picture; its pixels are decoded when they are asked for. Call it under `decoding`.
+
+    Raises:
+        Exception: it is none of `FORMATS`, or too large; Pillow raises of many kinds.
+    """
+    num_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if num_bytes > MAX_PICTURE_BYTES:
+        raise ValueError(f"it has {num_bytes:,} bytes, more than {MAX_PICTURE_BYTES:,}")
+    try:
+        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except UnidentifiedImageError:
+        # Pillow names the buffer here, by its address in memory.
+        raise ValueError("no known picture format") from None
+    if picture.width * picture.height > MAX_PIXELS:
+        picture.close()
+        raise ValueError(f"it has {picture.width}x{picture.height} px, more than {MAX_PIXELS:,} in all")
+    return picture
 
 
 @contextmanager
@@ -32,9 +65,10 @@ def decoding(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ImageSetError(f"picture {where} cannot be decoded ({reason}); replace or delete it.") from error
+    except SioRayError:
+        raise
+    except Exception as error:  # broken bytes make Pillow's decoders raise anything
+        raise ImageSetError(f"picture {where} cannot be decoded ({reason_of(error)}); replace or delete it.") from error
 
 
 def in_colours(picture: Image.Image, mode: str) -> Image.Image:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sio_ray.errors import ImageSetError
 from sio_ray.imageset.schema import ImageSetInfo
 from sio_ray.imageset.storage import Folder
+from sio_ray.reading import parse_json, reason_of
 
 MANIFEST_NAME = "manifest.json"
 
 _FORMAT_VERSION = 2
+
+#: A file of the set's own folder: no path, so that no set can make a reader open something else.
+_FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$"
+
+#: Of rows and bytes; what is larger is a mistake, and would overflow.
+_MAX_COUNT = 2**48
 
 
 class ShardEntry(BaseModel):
@@ -31,11 +37,11 @@ class ShardEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    num_images: int
-    num_bytes: int
+    name: str = Field(pattern=_FILE_NAME)
+    num_images: int = Field(ge=0, le=_MAX_COUNT)
+    num_bytes: int = Field(ge=0, le=_MAX_COUNT)
     sha256: str
-    num_rejected: int = 0
+    num_rejected: int = Field(0, ge=0, le=_MAX_COUNT)
     device: str = ""
 
     @classmethod
@@ -66,8 +72,8 @@ class Manifest(BaseModel):
 
     format_version: int = _FORMAT_VERSION
     info: ImageSetInfo
-    num_images: int
-    class_counts: tuple[int, ...] = ()
+    num_images: int = Field(ge=0, le=_MAX_COUNT)
+    class_counts: tuple[Annotated[int, Field(ge=0, le=_MAX_COUNT)], ...] = ()
     shards: tuple[ShardEntry, ...]
 
     @model_validator(mode="after")
@@ -75,6 +81,8 @@ class Manifest(BaseModel):
         held = sum(shard.num_images for shard in self.shards)
         if held != self.num_images:
             raise ValueError(f"its shards hold {held} images, it says {self.num_images}")
+        if len(self.class_counts) != self.info.num_classes:
+            raise ValueError(f"it counts {len(self.class_counts)} classes and names {self.info.num_classes}")
         return self
 
     @property
@@ -120,7 +128,7 @@ class Manifest(BaseModel):
                 f"image set {folder.safe_uri} cannot be read ({error}); give a folder that you may read."
             ) from error
         try:
-            values = json.loads(data)
+            values = parse_json(data)
             # Before the fields: those of a newer format are not ours, and that does not make them corrupt.
             version = values.get("format_version") if isinstance(values, dict) else None
             if isinstance(version, int) and version > _FORMAT_VERSION:
@@ -131,6 +139,13 @@ class Manifest(BaseModel):
             return cls.model_validate(values)
         except (ValueError, ValidationError) as error:
             raise ImageSetError(
-                f"{folder.join(MANIFEST_NAME)} is corrupt ({str(error).splitlines()[0]}); "
+                f"{folder.join(MANIFEST_NAME)} is corrupt ({_words(error)}); "
                 "delete it and run the stage that writes the set again."
             ) from error
+
+
+def _words(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return reason_of(error)
+    first = error.errors()[0]
+    return ": ".join([".".join(map(str, first["loc"])) or "manifest", first["msg"]])

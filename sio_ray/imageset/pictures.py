@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from sio_ray.errors import ImageSetError
+from sio_ray.imageset.foreign_pictures import open_picture
+from sio_ray.reading import reason_of
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -62,15 +62,15 @@ def decode_picture(data: bytes, shape: tuple[int, int, int], where: str) -> UInt
     """
     channels, height, width = shape
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_picture(data or b"") as picture:
             if (picture.height, picture.width) != (height, width):
                 raise ImageSetError(
                     f"{where} is {picture.width}x{picture.height} px, its set says {width}x{height}; "
                     "all pictures of a set have one size, so write the set again."
                 )
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow names the buffer here, by its address in memory.
-        reason = "no known picture format" if isinstance(error, UnidentifiedImageError) else error
-        raise ImageSetError(f"{where} cannot be decoded ({reason}); write its set again.") from error
+    except ImageSetError:
+        raise
+    except Exception as error:  # broken bytes make Pillow's decoders raise anything
+        raise ImageSetError(f"{where} cannot be decoded ({reason_of(error)}); write its set again.") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

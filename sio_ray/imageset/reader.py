@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sio_ray.errors import ImageSetError
+from sio_ray.errors import ImageSetError, ResourceError
 from sio_ray.imageset.manifest import Manifest, ShardEntry
 from sio_ray.imageset.pictures import UInt8Array
 from sio_ray.imageset.schema import ImageSetInfo
 from sio_ray.imageset.shard import decode_shard
 from sio_ray.imageset.storage import Folder
+from sio_ray.reading import reason_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class ImageSet:
         except FileNotFoundError:
             raise ImageSetError(f"{where} is missing; run the stage that wrote the set again.") from None
         except OSError as error:
-            raise ImageSetError(f"{where} cannot be read ({error}); check the disk and your access to it.") from error
+            raise ImageSetError(
+                f"{where} cannot be read ({reason_of(error)}); check the disk and your access to it."
+            ) from error
         if hashlib.sha256(data).hexdigest() != shard.sha256:
             raise ImageSetError(
                 f"{where} is corrupt (its SHA-256 is not the manifest's); "
@@ -115,11 +118,16 @@ class ImageSet:
         """
         count = self.count(limit)
         # Filled in place: pieces that are put together at the end would take the memory twice.
-        whole = ImageArrays(
-            images=np.empty((count, *self.info.image_shape), dtype=np.uint8),
-            labels=np.empty(count, dtype=np.int64),
-            image_ids=np.empty(count, dtype=np.int64),
-        )
+        try:
+            whole = ImageArrays(
+                images=np.empty((count, *self.info.image_shape), dtype=np.uint8),
+                labels=np.empty(count, dtype=np.int64),
+                image_ids=np.empty(count, dtype=np.int64),
+            )
+        except (MemoryError, ValueError) as error:
+            raise ResourceError(
+                f"image set {self} does not fit into memory ({reason_of(error)}); read it shard by shard."
+            ) from error
         start = 0
         for shard in self.manifest.shards:
             if start == count:

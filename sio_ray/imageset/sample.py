@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
+from sio_ray.errors import ImageSetError
 from sio_ray.imageset.files import open_shard
+from sio_ray.imageset.foreign_pictures import decoding, open_picture
 from sio_ray.imageset.pictures import UInt8Array, decode_picture
 from sio_ray.imageset.reader import ImageSet
 
@@ -36,16 +36,16 @@ def first_rows(image_set: ImageSet, count: int) -> list[dict[str, Any]]:
 def _describe(row: dict[str, Any], class_names: tuple[str, ...]) -> dict[str, Any]:
     data, label = row["image"]["bytes"], row["label"]
     try:
-        with Image.open(io.BytesIO(data)) as picture:  # which reads the head alone
+        with decoding("of a row"), open_picture(data or b"") as picture:  # which reads the head alone
             kind = {"format": picture.format, "width_px": picture.width, "height_px": picture.height}
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except ImageSetError:
         kind = {"format": "unreadable", "width_px": None, "height_px": None}
     return {
         "image_id": row["image_id"],
         "label": label,
         "class": class_names[label] if 0 <= label < len(class_names) else None,
         **kind,
-        "bytes": len(data),
+        "bytes": len(data or b""),
         "path": row["image"]["path"],
     }
 

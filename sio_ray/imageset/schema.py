@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sio_ray.imageset.foreign_pictures import MAX_PIXELS
 
 #: Rows per Parquet row group: small enough to shuffle by, large enough to read in one request.
 ROWS_PER_GROUP = 256
@@ -17,7 +19,8 @@ _HUGGINGFACE_KEY = b"huggingface"
 #: Metadata of one shard: ids of pictures that were drawn for it and not kept, as a JSON list.
 REJECTED_KEY = b"sio_ray.rejected"
 
-_FIELDS = [
+#: The columns of every shard.
+FIELDS = [
     pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
     pa.field("label", pa.int64()),
     pa.field("image_id", pa.int64()),
@@ -43,6 +46,12 @@ class ImageSetInfo(BaseModel):
     width_px: int = Field(ge=1)
     channels: int = Field(ge=1, le=3)
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if self.height_px * self.width_px > MAX_PIXELS:
+            raise ValueError(f"pictures must have at most {MAX_PIXELS:,} pixels, got {self.width_px}x{self.height_px}")
+        return self
 
     @property
     def num_classes(self) -> int:
@@ -76,4 +85,4 @@ def arrow_schema(info: ImageSetInfo) -> pa.Schema:
         _INFO_KEY: info.model_dump_json().encode(),
         _HUGGINGFACE_KEY: json.dumps({"info": {"features": features}}).encode(),
     }
-    return pa.schema(_FIELDS, metadata=metadata)
+    return pa.schema(FIELDS, metadata=metadata)

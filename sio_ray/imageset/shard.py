@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sio_ray.errors import ImageSetError
+from sio_ray.imageset.files import check_layout
 from sio_ray.imageset.pictures import UInt8Array, decode_picture, encode_png
 from sio_ray.imageset.schema import REJECTED_KEY, ROWS_PER_GROUP, ImageSetInfo, arrow_schema
+from sio_ray.reading import parse_json, reason_of
 
 
 def shard_name(shard_id: int, num_shards: int) -> str:
@@ -86,9 +88,13 @@ def rejected_ids(data: bytes) -> list[int]:
 
     Raises:
         pyarrow.ArrowException: no Parquet.
+        ValueError: its metadata is broken.
     """
     metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
-    return [int(image_id) for image_id in json.loads(metadata.get(REJECTED_KEY, b"[]"))]
+    found = parse_json(metadata.get(REJECTED_KEY, b"[]"))
+    if not isinstance(found, list) or not all(isinstance(image_id, int) for image_id in found):
+        raise ValueError("its rejected ids are no list of whole numbers")
+    return found
 
 
 def decode_shard(
@@ -108,7 +114,9 @@ def decode_shard(
         ImageSetError: no Parquet, another schema, a picture that does not decode, a label out of range.
     """
     try:
-        table = pq.read_table(io.BytesIO(data), columns=["image", "label", "image_id"])
+        with pq.ParquetFile(io.BytesIO(data)) as parquet:
+            check_layout(parquet)
+            table = parquet.read(["image", "label", "image_id"])
         for field in arrow_schema(info):
             column = table.column(field.name)
             if column.type != field.type or column.null_count:
@@ -116,10 +124,9 @@ def decode_shard(
         pictures = table.column("image").combine_chunks().field("bytes").to_pylist()
         labels = table.column("label").to_numpy()
         image_ids = table.column("image_id").to_numpy()
-    except (pa.ArrowException, KeyError, OSError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, KeyError, OSError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise ImageSetError(
-            f"{where} is corrupt ({reason}); delete it and run the stage that wrote the set again."
+            f"{where} is corrupt ({reason_of(error)}); delete it and run the stage that wrote the set again."
         ) from error
     lowest = 0 if info.num_classes else -1
     outside = (labels < lowest) | (labels >= max(info.num_classes, 0))

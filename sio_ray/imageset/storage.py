@@ -15,7 +15,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from sio_ray.errors import ResourceError
-from sio_ray.imageset.clients import ARROW_SCHEMES, open_uri, persist, redact, scheme_of
+from sio_ray.imageset.clients import ARROW_SCHEMES, open_uri, persist, scheme_of
+from sio_ray.redaction import redact
 
 #: A local file that is being written ends so; readers never look at it.
 PARTIAL_SUFFIX = ".partial"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing
 import os
 import signal
@@ -19,13 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sio_ray.errors import ImageSetError, ResourceError
-from sio_ray.imageset.files import read_checked
+from sio_ray.imageset.files import check_layout, read_checked
 from sio_ray.imageset.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from sio_ray.imageset.pictures import decode_picture
 from sio_ray.imageset.schema import ImageSetInfo, arrow_schema
 from sio_ray.imageset.shard import rejected_ids
 from sio_ray.imageset.storage import PARTIAL_SUFFIX, Folder
 from sio_ray.imageset.writer import class_counts
+from sio_ray.reading import parse_json, reason_of
 
 #: A process that is started for fewer shards costs more than it saves.
 _SHARDS_PER_PROCESS = 8
@@ -141,10 +141,10 @@ def _problems(manifest: Manifest, counts: tuple[int, ...] | None) -> list[str]:
     if counts is not None and counts != manifest.class_counts:
         wrong = ", ".join(
             f"{name} {found:,} not {said:,}"
-            for name, found, said in zip(manifest.info.class_names, counts, manifest.class_counts, strict=False)
+            for name, found, said in zip(manifest.info.class_names, counts, manifest.class_counts, strict=True)
             if found != said
         )
-        problems.append(f"{MANIFEST_NAME} has wrong class counts ({wrong or 'for another number of classes'})")
+        problems.append(f"{MANIFEST_NAME} has wrong class counts ({wrong})")
     return problems
 
 
@@ -158,6 +158,7 @@ def check_shard(task: ShardTask) -> npt.NDArray[np.int64] | str:
         data = read_checked(Folder(task.uri), task.shard)
         with pq.ParquetFile(io.BytesIO(data)) as parquet:
             _check_schema(parquet.schema_arrow, task.info)
+            check_layout(parquet)
             rows = parquet.metadata.num_rows
             if rows != task.shard.num_images:
                 return f"has {rows:,} rows, the manifest says {task.shard.num_images:,}"
@@ -174,8 +175,8 @@ def check_shard(task: ShardTask) -> npt.NDArray[np.int64] | str:
                     row += 1
     except ImageSetError as error:
         return str(error)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        return f"is no readable Parquet file ({str(error).splitlines()[0]})"
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+        return f"is no readable Parquet file ({reason_of(error)})"
     return class_counts(labels, task.info)
 
 
@@ -186,7 +187,7 @@ def _check_schema(schema: pa.Schema, info: ImageSetInfo) -> None:
     metadata = schema.metadata or {}
     for key, value in expected.metadata.items():
         # As JSON, since the order of keys has no meaning.
-        if json.loads(metadata.get(key, b"null")) != json.loads(value):
+        if parse_json(metadata.get(key, b"null")) != parse_json(value):
             raise ImageSetError(f"has other constants than the manifest (schema metadata {key.decode()})")
 
 

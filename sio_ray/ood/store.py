@@ -23,6 +23,7 @@ from sio_ray.imageset.storage import Folder
 from sio_ray.ood.outputs import NetworkOutputs
 from sio_ray.ood.probe import Probe
 from sio_ray.provenance import changes, fingerprint
+from sio_ray.reading import parse_json_object, reason_of
 
 #: Written first: which network and image set the folder belongs to.
 IDENTITY_NAME = "identity.json"
@@ -83,10 +84,15 @@ class OutputStore:
             EvaluationError: it belongs to others.
         """
         try:
-            there = json.loads(self.folder.read_bytes(IDENTITY_NAME))
+            there = parse_json_object(self.folder.read_bytes(IDENTITY_NAME))
         except FileNotFoundError:
             self.folder.write_bytes(IDENTITY_NAME, (json.dumps(identity, indent=1) + "\n").encode())
             return
+        except (OSError, ValueError) as error:
+            raise EvaluationError(
+                f"{self.folder.join(IDENTITY_NAME)} cannot be read ({reason_of(error)}); delete the folder to extract "
+                "its outputs anew."
+            ) from error
         if changed := changes(there, dict(identity)):
             raise EvaluationError(
                 f"{self.folder.safe_uri} holds the outputs of another network or image set:\n"
@@ -272,8 +278,8 @@ def _opened(folder: Folder, name: str, columns: Sequence[str] | None = None) -> 
         else:  # with `included_fields`, Arrow would copy
             with pa.memory_map(str(Path(folder.uri) / name)) as stream:
                 yield pa.ipc.open_file(stream).get_batch(0)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        reason = reason_of(error)
         raise EvaluationError(
             f"{folder.join(name)} cannot be read ({reason}); delete it and run the same command again."
         ) from error

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sio_ray.config import Config, TrainConfig
+from sio_ray.errors import StageError
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console
 from sio_ray.provenance import changes
+from sio_ray.reading import parse_json_object, reason_of
+from sio_ray.redaction import redact_values
 from sio_ray.stages.layout import Run
 
 #: Of a run that has not ended: Ray's checkpoints, and beside them what decides the run.
@@ -30,7 +33,12 @@ def tell_of_unfinished(config: Config, run: Run) -> None:
         return  # begun with these settings: it goes on
     settings, stem = settings_of(config, run), run.place.folder.name.removesuffix(run.place.fingerprint)
     for path in sorted(run.place.folder.parent.glob(f"{stem}*/{STATE_NAME}/{BEGUN_NAME}")):
-        begun = json.loads(path.read_text())
+        try:
+            begun = parse_json_object(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise StageError(
+                f"{path} cannot be read ({reason_of(error)}); delete {path.parent.parent} to train that run anew."
+            ) from error
         if begun.get("member") != settings.get("member"):
             continue
         changed = ", ".join(changes(begun, settings))
@@ -55,4 +63,5 @@ def settings_of(config: Config, run: Run) -> dict[str, Any]:
         inputs |= {"fit_generator": config.fit_generator.identity(), "generate": config.generate.identity()}
     of_inputs = {f"{section}.{name}": value for section, fields in inputs.items() for name, value in fields.items()}
     fields = TrainConfig.model_fields
-    return of_inputs | {f"train.{name}" if name in fields else name: value for name, value in identity.items()}
+    settings = of_inputs | {f"train.{name}" if name in fields else name: value for name, value in identity.items()}
+    return dict(redact_values(settings))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sio_ray.config import STAGES, Config
 from sio_ray.provenance import fingerprint
+from sio_ray.redaction import redact
 from sio_ray.seeding import derive_seed
 
 Arm = Literal["baseline", "sio"]
@@ -93,7 +94,7 @@ def generate_place(config: Config) -> Place:
     else:
         identity["curation"]["classifier"] = str(section.curation.classifier.absolute())
     if section.output is not None:
-        identity["output"] = _absolute(section.output)
+        identity["output"] = redact(_absolute(section.output))
     if section.generator is None:
         identity["generator"] = fit_generator_place(config).fingerprint
     elif Path(section.generator).exists():
@@ -154,13 +155,13 @@ def training_recipe(config: Config) -> dict[str, Any]:
         idle.add("shuffle_window_images")
     for field in ("synthetic_set", "outlier_set", "mixing_set"):
         if recipe[field] is not None:
-            recipe[field] = _absolute(recipe[field])
+            recipe[field] = redact(_absolute(recipe[field]))
     return {name: value for name, value in recipe.items() if name not in idle}
 
 
 def synthetic_identity(config: Config) -> str:
     """What training on the synthetic set depends on: the given set's path, or all that decides what generate writes."""
-    return synthetic_set_uri(config) if config.train.synthetic_set else generate_place(config).fingerprint
+    return redact(synthetic_set_uri(config)) if config.train.synthetic_set else generate_place(config).fingerprint
 
 
 def evaluate_place(config: Config) -> Place:
@@ -189,7 +190,10 @@ def _state_of(reference: str) -> list[Any]:
     """A reference with the sizes and times of the local files that it names, so that another content is noticed."""
     paths = (Path(part) for part in re.split(r"[+@?]|^[a-z]+:(?!//)", reference) if part)
     files = [file for path in paths if path.exists() for file in sorted([path, *path.rglob("*")])]
-    return [reference, [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]]
+    return [
+        redact(reference),
+        [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()],
+    ]
 
 
 def report_place(config: Config, searches: Sequence[str] = ()) -> Place:

@@ -19,6 +19,8 @@ from sio_ray.errors import StageError
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console
 from sio_ray.provenance import git_commit, machine, versions
+from sio_ray.reading import parse_json, reason_of
+from sio_ray.redaction import redact_values
 
 RECORD_NAME = "stage.json"
 
@@ -80,13 +82,12 @@ def read_record(folder: Path) -> StageRecord | None:
         StageError: the record is corrupt.
     """
     try:
-        record = StageRecord.model_validate(json.loads((folder / RECORD_NAME).read_text()))
+        record = StageRecord.model_validate(parse_json((folder / RECORD_NAME).read_bytes()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, ValidationError) as error:
         raise StageError(
-            f"{folder / RECORD_NAME} cannot be read ({str(error).splitlines()[0]}); "
-            f"delete {folder} to run that stage again."
+            f"{folder / RECORD_NAME} cannot be read ({reason_of(error)}); delete {folder} to run that stage again."
         ) from error
     return record if all((folder / name).exists() for name in record.outputs) else None
 
@@ -155,15 +156,15 @@ def run_once(
         raise
     record = StageRecord(
         stage=stage,
-        identity=identity,
-        config=config.model_dump(mode="json"),
+        identity=redact_values(identity),
+        config=redact_values(config),
         versions=versions(),
         machine=machine(),
         git_commit=git_commit(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=round(clock.total_s(), 3),
         outputs=tuple(outputs),
-        result=result,
+        result=redact_values(result),
     )
     storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
     clock.forget()
@@ -178,8 +179,15 @@ class _Clock:
 
     def __init__(self, storage: Folder) -> None:
         self._storage = storage
-        self._before_s = float(json.loads(storage.read_bytes(self._NAME))) if storage.exists(self._NAME) else 0.0
+        self._before_s = self._read_s() if storage.exists(self._NAME) else 0.0
         self._start_s = time.monotonic()
+
+    def _read_s(self) -> float:
+        try:
+            return float(parse_json(self._storage.read_bytes(self._NAME)))
+        except (OSError, ValueError, TypeError) as error:
+            where = self._storage.join(self._NAME)
+            raise StageError(f"{where} cannot be read ({reason_of(error)}); delete it to count from 0.") from error
 
     def total_s(self) -> float:
         return self._before_s + time.monotonic() - self._start_s

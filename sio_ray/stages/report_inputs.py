@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from sio_ray.config import Config, build_config, with_overrides
 from sio_ray.errors import ConfigError, StageError
@@ -22,6 +22,9 @@ from sio_ray.imageset.sample import sample_pictures
 from sio_ray.imageset.storage import Folder
 from sio_ray.ood.detectors import DETECTORS
 from sio_ray.ood.projection import from_arrow
+from sio_ray.ood.protocol import METRICS
+from sio_ray.reading import parse_json_object, parse_yaml, reason_of
+from sio_ray.redaction import is_redacted
 from sio_ray.report.data import ClassGrid, Curve, Evaluation, Mistake, Mistakes, ReportData, StageTime
 from sio_ray.report.mistakes import worst_mistakes
 from sio_ray.report.pictures import COLUMNS, choose_classes
@@ -38,6 +41,9 @@ from sio_ray.stages.layout import (
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import StageRecord, read_record, require
 from sio_ray.stages.report_searches import searches_of
+
+#: Of each row of `metrics.json`.
+_KEYS = {"arm", "seed", "detector", "group", "ood_set", *METRICS}
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,12 @@ class Source:
 
     def metrics(self) -> dict[str, Any]:
         """What `evaluate` measured."""
-        measured: dict[str, Any] = json.loads((self.folder / METRICS_NAME).read_text())
+        path = self.folder / METRICS_NAME
+        with _readable(path):
+            measured = parse_json_object(path.read_bytes())
+            rows = measured.get("metrics")
+            if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _KEYS for row in rows):
+                raise ValueError(f"`metrics` must be a list of rows with {', '.join(sorted(_KEYS))}")
         return measured
 
 
@@ -109,8 +120,15 @@ def source_in(folder: Path, overrides: Sequence[str] = ()) -> Source:
         if config is None or not key.startswith("report."):
             rule = "of the section report where a folder is given" if config else "left out where there is no config"
             raise ConfigError("override", rule, override, "give a preset or YAML file to change other fields")
-        config = with_overrides(config, {key: yaml.safe_load(text)})
+        config = with_overrides(config, {key: _value(key, text)})
     return Source(folder, config, record)
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(key, f"valid YAML {error}", text, "quote the value") from error
 
 
 def read_evaluation(source: Source, name: str | None = None) -> Evaluation:
@@ -173,15 +191,30 @@ def _any_detector(metrics: Sequence[Mapping[str, Any]]) -> str:
 def _scores(path: Path, detector: str) -> pd.DataFrame:
     """The rows of one detector; the file may hold tens of millions of others."""
     columns = ["arm", "seed", "group", "image_set", "image_id", "ood_score"]
-    table = pq.read_table(path, columns=columns, filters=[("detector", "==", detector)])
-    return table.to_pandas(strings_to_categorical=True)
+    with _readable(path):
+        table = pq.read_table(path, columns=columns, filters=[("detector", "==", detector)])
+        if absent := [name for name in columns if name not in table.column_names]:
+            raise ValueError(f"it has no column {', '.join(absent)}")
+        return table.to_pandas(strings_to_categorical=True)
 
 
 def _projection(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    points, shares = from_arrow(pq.read_table(path))
-    return {"projection": points, "explained_variance": shares}
+    with _readable(path):
+        points, shares = from_arrow(pq.read_table(path))
+        return {"projection": points, "explained_variance": shares}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what Arrow says of a broken file into one line."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f"{path} cannot be read ({reason_of(error)}); give the folder of `evaluate`, or run it again."
+        ) from error
 
 
 def _from_config(config: Config, quality: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
@@ -216,8 +249,10 @@ def _class_grids(config: Config, prepared: PreparedSets, quality: Mapping[str, A
     wanted = dict.fromkeys(choose_classes(agreement), config.report.images_per_class)
     real = sample_pictures(train_set, wanted, seed=0)
     synthetic = {}
-    if "sio" in config.train.arms and Folder(synthetic_set_uri(config)).exists(MANIFEST_NAME):
-        synthetic = sample_pictures(ImageSet(synthetic_set_uri(config)), wanted, seed=0)
+    uri = synthetic_set_uri(config)
+    # A set whose secret no record holds cannot be opened from one.
+    if "sio" in config.train.arms and not is_redacted(uri) and Folder(uri).exists(MANIFEST_NAME):
+        synthetic = sample_pictures(ImageSet(uri), wanted, seed=0)
     return [
         ClassGrid(name, real.get(label), synthetic.get(label), agreement[label]) for label, name in enumerate(names)
     ]

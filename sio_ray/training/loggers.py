@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sio_ray.errors import ConfigError
+from sio_ray.redaction import redact_values
 from sio_ray.training.loop import Point
 
 #: Takes one point of the curve.
@@ -52,6 +53,7 @@ def open_loggers(
         params: what to show beside it.
     """
     openers = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
+    params = redact_values(params)
     with ExitStack() as stack:
         loggers = [stack.enter_context(openers[name](experiment, run, folder, params)) for name in names]
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sio_ray.errors import CheckpointError
+from sio_ray.reading import parse_json_object
 
 _TENSORS = "state.safetensors"
 _POINTS = "progress.json"
@@ -72,7 +73,7 @@ def load_progress(folder: Path) -> tuple[dict[str, Tensor], int, list[dict[str, 
         CheckpointError: a file is missing or broken.
     """
     try:
-        progress: dict[str, Any] = json.loads((folder / _POINTS).read_text())
+        progress: dict[str, Any] = parse_json_object((folder / _POINTS).read_bytes())
         return load_file(folder / _TENSORS), int(progress["step"]), list(progress["points"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(

@@ -68,7 +68,7 @@ def test_pictures_in_memory_are_treated_as_those_in_files(tmp_path):
 def test_broken_pictures_are_named(tmp_path):
     path = tmp_path / "3.png"
     path.write_bytes(b"no picture at all")
-    with pytest.raises(ImageSetError, match=rf"^picture {path} cannot be decoded \(cannot identify image file"):
+    with pytest.raises(ImageSetError, match=rf"^picture {path} cannot be decoded \(no known picture format"):
         read(path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])

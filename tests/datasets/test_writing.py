@@ -153,7 +153,7 @@ def test_a_corrupt_picture_stops_the_work_and_is_named(files, tmp_path):
     with pytest.raises(ImageSetError) as error:
         write(tmp_path / "set", files)
     message = str(error.value)
-    assert message.startswith(f"picture {files.root}/12.png cannot be decoded (cannot identify image file")
+    assert message.startswith(f"picture {files.root}/12.png cannot be decoded (no known picture format")
     assert message.endswith("; replace or delete it, or leave out such pictures with prepare.on_corrupt=skip.")
     assert "\n" not in message
     assert not (tmp_path / "set" / "manifest.json").exists()

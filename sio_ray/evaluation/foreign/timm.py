@@ -18,6 +18,7 @@ from sio_ray.errors import CheckpointError, ConfigError, did_you_mean
 from sio_ray.evaluation.foreign.found import FIELD, Found, asked_normalisation, check_fit, split_options
 from sio_ray.evaluation.foreign.wrapped import ForeignNetwork, wrap
 from sio_ray.imageset import ImageSetInfo
+from sio_ray.reading import reason_of
 
 
 def find_timm(reference: str, info: ImageSetInfo, *, download: bool) -> Found:
@@ -112,7 +113,7 @@ def _published(name: str, settings: Any, *, download: bool) -> Path:
         return Path(hf_hub_download(repository, file_name))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"the weights of timm:{name} cannot be downloaded ({str(error).splitlines()[0]}); run `hf download "
+            f"the weights of timm:{name} cannot be downloaded ({reason_of(error)}); run `hf download "
             f"{repository} {file_name}` where there is a network, and name the file: timm:{name}@FILE."
         ) from error
 
@@ -123,7 +124,7 @@ def _build_published(name: str, file: Path) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise CheckpointError(f"{file} cannot be read as timm:{name} ({reason}); fetch it again.") from error
     return model
 
@@ -136,7 +137,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(file))
     except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise CheckpointError(f"{file} cannot be read ({reason}); give safetensors of a network of timm.") from error
 
 

@@ -15,6 +15,7 @@ from sio_ray.errors import CheckpointError, ConfigError, did_you_mean
 from sio_ray.evaluation.foreign.found import FIELD, Found, check_fit
 from sio_ray.evaluation.foreign.wrapped import ForeignNetwork, wrap
 from sio_ray.imageset import ImageSetInfo
+from sio_ray.reading import reason_of
 
 
 def find_torchvision(reference: str, info: ImageSetInfo, *, download: bool) -> Found:
@@ -126,7 +127,7 @@ def _file(reference: str, weights: Any, *, download: bool) -> Path:
         weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"the weights of {reference} cannot be downloaded ({str(error).splitlines()[0]}); run {elsewhere} where "
+            f"the weights of {reference} cannot be downloaded ({reason_of(error)}); run {elsewhere} where "
             "there is a network."
         ) from error
     return file

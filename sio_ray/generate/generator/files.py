@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from huggingface_hub.errors import HTTPError  # httpx's or requests', as it uses
 
 from sio_ray.diffusion.gaussian import GaussianDenoiser
 from sio_ray.errors import CheckpointError
+from sio_ray.reading import parse_json_object, reason_of
 
 INDEX_NAME = "model_index.json"
 
@@ -56,10 +56,7 @@ class GeneratorFiles:
 
     def json(self, name: str) -> dict[str, Any]:
         """Read a JSON object."""
-        content = json.loads(Path(self.fetch(name)).read_text())
-        if not isinstance(content, dict):
-            raise TypeError(f"{name} holds no JSON object")
-        return content
+        return parse_json_object(Path(self.fetch(name)).read_bytes())
 
 
 def _local_files(folder: Path) -> GeneratorFiles:
@@ -104,7 +101,7 @@ def _hub_files(name: str) -> GeneratorFiles:
     except (OSError, ValueError, HTTPError) as error:
         raise CheckpointError(
             f"generate.generator {name} is no folder here, and the hub and its cache have no such pipeline "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); look for a typing error, or download it first."
+            f"({type(error).__name__}: {reason_of(error)}); look for a typing error, or download it first."
         ) from error
 
     def fetch(path: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sio_ray.errors import CheckpointError
 from sio_ray.generate.generator.files import INDEX_NAME, GeneratorFiles, open_files, refuse_code
+from sio_ray.reading import reason_of
 
 #: What fit-generator writes, and DiT; text-to-image pipelines are those of `text_to_image_pipelines`.
 EDM, DIT = "ClassConditionalEDMPipeline", "DiTPipeline"
@@ -60,9 +61,9 @@ def find_generator(name: str) -> Generator:
             return _dit(files, index)
         if pipeline_class in text_to_image_pipelines():
             return _text_to_image(files, index)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise CheckpointError(
-            f"{name} holds no generator that can be read ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            f"{name} holds no generator that can be read ({type(error).__name__}: {reason_of(error)}); "
             "give generate.generator a folder that fit-generator or diffusers wrote, whole."
         ) from error
     raise CheckpointError(

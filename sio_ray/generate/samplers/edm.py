@@ -21,6 +21,7 @@ from sio_ray.generate.samplers.base import device_name, generators_of
 from sio_ray.generate.samplers.pictures import constant, refuse_bad
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pictures import UInt8Array
+from sio_ray.reading import reason_of
 
 #: The most that the values of a picture may lie outside [-1, 1] on average before they are clipped. How many are black
 #: or white says nothing, as digits on black are so by nature. On the digits preset without clip_denoised, guidance of 1
@@ -120,7 +121,7 @@ def load_pipeline(generator: Generator, dtype: torch.dtype = torch.float32) -> C
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise CheckpointError(
-            f"{generator.location} holds no {generator.pipeline_class} that loads ({str(error).splitlines()[0]}); "
+            f"{generator.location} holds no {generator.pipeline_class} that loads ({reason_of(error)}); "
             "give generate.generator a folder that fit-generator wrote."
         ) from error
     names = None if generator.class_names is None else list(generator.class_names)

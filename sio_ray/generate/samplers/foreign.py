@@ -28,6 +28,7 @@ from sio_ray.generate.samplers.pictures import (
 )
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pictures import UInt8Array
+from sio_ray.reading import reason_of
 
 #: Left out where a pipeline has them: the safety checker puts black pictures in place of what it dislikes, and a
 #: watermark would tell synthetic from real.
@@ -91,7 +92,7 @@ def load_foreign(generator: Generator, config: GenerateConfig, device: str) -> A
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
         raise CheckpointError(
-            f"{generator.location} holds no {generator.pipeline_class} that loads ({str(error).splitlines()[0]}); "
+            f"{generator.location} holds no {generator.pipeline_class} that loads ({reason_of(error)}); "
             "give generate.generator a folder that diffusers wrote with safetensors, whole."
         ) from error
     if config.scheduler is not None:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sio_ray.errors import ImageSetError
-from sio_ray.imageset.exchange.source import Source, name_classes
+from sio_ray.imageset.exchange.source import Source, checked_info, name_classes
 from sio_ray.imageset.reader import ImageSet
-from sio_ray.imageset.schema import ImageSetInfo
 from sio_ray.imageset.writer import Batch
+from sio_ray.reading import reason_of
 
 IMAGES_NAME, LABELS_NAME = "images.npy", "labels.npy"
 
@@ -43,7 +43,7 @@ def open_source(source: str, class_names: tuple[str, ...] | None = None) -> Sour
             f"{labels.dtype} of shape {labels.shape}; give the labels of these images."
         )
     labels = labels.astype(np.int64)
-    info = ImageSetInfo(
+    info = checked_info(
         class_names=name_classes(source, labels, class_names),
         height_px=images.shape[1],
         width_px=images.shape[2],
@@ -60,11 +60,14 @@ def open_source(source: str, class_names: tuple[str, ...] | None = None) -> Sour
 
 def _map(path: Path) -> npt.NDArray[Any]:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        # Not numpy.load, which opens an archive of arrays too; neither unpickles here.
+        return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise ImageSetError(f"{path} is missing; give a folder with {IMAGES_NAME} and {LABELS_NAME}.") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ImageSetError(f"{path} is no .npy file of numbers ({error}); save it with numpy.save.") from error
+    except Exception as error:  # its header is parsed as Python's literals, which raise of many kinds
+        raise ImageSetError(
+            f"{path} is no .npy file of numbers ({reason_of(error)}); save it with numpy.save."
+        ) from error
 
 
 def write_files(image_set: ImageSet, folder: Path, on_images: Callable[[int], None]) -> None:

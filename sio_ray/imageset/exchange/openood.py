@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sio_ray.errors import ImageSetError
+from sio_ray.imageset.exchange.place import stays_inside
 from sio_ray.imageset.exchange.source import Source, name_classes, picture_files_source
 
 
@@ -47,12 +48,20 @@ def open_source(
             raise ImageSetError(
                 f"line {number} of image list {source} must be a path and a label, got {line[:80]!r}; mend the line."
             )
+        if not stays_inside(name):
+            raise ImageSetError(
+                f"line {number} of image list {source} must be a path below its root, got {name[:80]!r}; give the "
+                "folder that holds all pictures by --root, and paths from there."
+            )
         names.append(name)
-    labels = np.array(numbers, dtype=np.int64)
+    try:
+        labels = np.array(numbers, dtype=np.int64)
+    except OverflowError:
+        raise ImageSetError(f"image list {source} must have labels of 64 bits, got larger ones; mend it.") from None
     classes = name_classes(source, labels, class_names)
     base = path.parent if root is None else Path(root)
     paths = [base / name for name in names]
-    missing = [name for name, picture in zip(names, paths, strict=True) if not picture.is_file()]
+    missing = [name for name, picture in zip(names, paths, strict=True) if not _is_file(picture)]
     if missing:
         raise ImageSetError(
             f"{len(missing):,} of {len(paths):,} pictures of image list {source} are not in {base} "
@@ -60,3 +69,10 @@ def open_source(
         )
     provenance = {"source": "openood", "path": source}
     return picture_files_source(paths, names, labels, classes, provenance, size_px, channels)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or with a null character
+        return False

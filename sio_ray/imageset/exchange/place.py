@@ -1,4 +1,4 @@
-"""The folder of an export: it appears whole, or not at all."""
+"""The folder of an export, which appears whole or not at all, and paths that must stay in a folder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from sio_ray.errors import ConfigError, ImageSetError, ResourceError
 from sio_ray.imageset.storage import PARTIAL_SUFFIX
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a relative path, on any system, leads to nothing outside of the folder that it starts from."""
+    return not any(path.anchor or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
 
 
 @contextmanager

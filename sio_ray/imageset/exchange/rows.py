@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sio_ray.errors import ImageSetError
-from sio_ray.imageset.files import read_checked
+from sio_ray.imageset.files import check_layout, read_checked
 from sio_ray.imageset.pictures import decode_picture, encode_png
 from sio_ray.imageset.reader import ImageSet
+from sio_ray.reading import reason_of
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -36,13 +37,15 @@ def stored_shards(image_set: ImageSet) -> Iterator[list[Row]]:
     for shard in image_set.manifest.shards:
         where = image_set.folder.join(shard.name)
         try:
-            table = pq.read_table(io.BytesIO(read_checked(image_set.folder, shard)))
+            with pq.ParquetFile(io.BytesIO(read_checked(image_set.folder, shard))) as parquet:
+                check_layout(parquet)
+                table = parquet.read()
             columns = [table.column(name).to_pylist() for name in ("image_id", "label", "image")]
-        except (ImageSetError, pa.ArrowException, KeyError, OSError) as error:
-            raise ImageSetError(f"{where} cannot be exported: it {error}; write the set again.") from error
+        except (ImageSetError, pa.ArrowException, KeyError, OSError, ValueError, TypeError) as error:
+            raise ImageSetError(f"{where} cannot be exported: it {reason_of(error)}; write the set again.") from error
         rows = []
         for image_id, label, picture in zip(*columns, strict=True):
-            data = picture["bytes"]
+            data = picture["bytes"] or b"" if picture else b""
             if not data.startswith(_PNG_SIGNATURE):
                 data = encode_png(decode_picture(data, image_set.info.image_shape, f"image_id {image_id} of {where}"))
             rows.append(Row(image_id, label, data))

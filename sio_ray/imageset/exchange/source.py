@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from pydantic import ValidationError
 
 from sio_ray.errors import ImageSetError
-from sio_ray.imageset.foreign_pictures import bombs_are_errors, decoding, in_colours
+from sio_ray.imageset.foreign_pictures import bombs_are_errors, decoding, in_colours, open_picture
 from sio_ray.imageset.pictures import UInt8Array
 from sio_ray.imageset.schema import ImageSetInfo
 from sio_ray.imageset.writer import Batch, check_counts, class_counts
@@ -118,11 +120,11 @@ def picture_files_source(
         size_px: side of the square that all pictures are brought to; the first picture's size if not given.
         channels: 1 or 3; the first picture's if not given.
     """
-    with bombs_are_errors(), decoding(str(paths[0])), Image.open(paths[0]) as first:
+    with bombs_are_errors(), decoding(str(paths[0])), open_picture(paths[0]) as first:
         shape = PictureShape.of(first, size_px, channels)
 
     def read_one(path: Path) -> UInt8Array:
-        with decoding(str(path)), Image.open(path) as picture:
+        with decoding(str(path)), open_picture(path) as picture:
             return shape.fit(picture, f"picture {path}")
 
     def read(start: int, stop: int) -> Batch:
@@ -135,13 +137,29 @@ def picture_files_source(
 
 def set_info(shape: PictureShape, class_names: tuple[str, ...], provenance: dict[str, str]) -> ImageSetInfo:
     """Constants of a set of pictures of this shape."""
-    return ImageSetInfo(
+    return checked_info(
         class_names=class_names,
         height_px=shape.height_px,
         width_px=shape.width_px,
         channels=shape.channels,
         provenance=provenance,
     )
+
+
+def checked_info(**constants: Any) -> ImageSetInfo:
+    """Constants of a set that others decide.
+
+    Raises:
+        ImageSetError: no set may have such.
+    """
+    try:
+        return ImageSetInfo(**constants)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ImageSetError(
+            f"{'.'.join(map(str, first['loc'])) or 'size'} of the set cannot be taken from the source "
+            f"({first['msg']}); bring the pictures to a usable size first."
+        ) from None
 
 
 def name_classes(where: str, labels: npt.NDArray[np.int64], class_names: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,11 @@ from PIL import Image
 
 from sio_ray.errors import ConfigError, ImageSetError, did_you_mean
 from sio_ray.imageset.exchange.source import PictureShape, Source, set_info
-from sio_ray.imageset.foreign_pictures import bombs_are_errors
+from sio_ray.imageset.foreign_pictures import bombs_are_errors, decoding
 from sio_ray.imageset.writer import Batch
+
+#: Data sets that torchvision unpickles, and our source of the same pictures.
+_PICKLED = {"CIFAR10": "cifar10", "CIFAR100": "cifar100"}
 
 
 def open_source(
@@ -48,7 +50,8 @@ def open_source(
         raise ImageSetError(f"torchvision's {name} does not name its classes; give --class-names.")
 
     def item(row: int) -> tuple[Image.Image, int]:
-        picture, label = dataset[row]
+        with decoding(f"{name}/{split}/{row}"):
+            picture, label = dataset[row]
         if not isinstance(picture, Image.Image) or not isinstance(label, int | np.integer):
             raise ImageSetError(f"torchvision's {name} gives no pictures with one label each; choose another data set.")
         return picture, int(label)
@@ -78,6 +81,13 @@ def _open(name: str, root: str, split: str, download: bool) -> Any:
     if name not in makers:
         remedy = did_you_mean(name, makers, "give a name such as FashionMNIST")
         raise ConfigError("SOURCE", "a data set of torchvision with splits", name, remedy)
+    if name in _PICKLED:
+        raise ConfigError(
+            "SOURCE",
+            "a data set of torchvision that is not kept as pickles, which run what they say",
+            name,
+            "prepare.source=" + _PICKLED[name] + " reads its binary version",
+        )
     parameters = inspect.signature(makers[name]).parameters
     arguments: dict[str, Any] = {"split": split}
     if "split" not in parameters:
@@ -90,7 +100,7 @@ def _open(name: str, root: str, split: str, download: bool) -> Any:
         arguments["download"] = True
     try:
         return makers[name](root, **arguments)
-    except (OSError, RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # each data set has readers of its own
         raise ImageSetError(
             f"torchvision cannot open {name} in {root} ({' '.join(str(error).split())}); check --root and --split, or "
             "add --download."
