@@ -18,6 +18,7 @@ from sio_ray.commands.detectors import detectors
 from sio_ray.commands.images import app as images_app
 from sio_ray.commands.quality import quality
 from sio_ray.commands.report import report
+from sio_ray.commands.status_text import status
 from sio_ray.config import Config, load_config, preset_names, to_yaml
 from sio_ray.errors import SioRayError
 from sio_ray.progress import console
@@ -190,6 +191,9 @@ app.command(epilog="Example:  sio-ray detectors knn")(detectors)
 
 
 app.command(epilog="Example:  sio-ray quality SET --reference id/val --train id/train")(quality)
+
+
+app.command(epilog="Example:  sio-ray status runs/digits")(status)
 
 
 @app.command(epilog="Example:  sio-ray plan digits generate.synthetic_ratio=10 --calibrate")

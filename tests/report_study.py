@@ -173,7 +173,7 @@ def _measured(
 
 def write_evaluation(folder: Path, data: ReportData, *, whole: bool = True) -> None:
     """Write the files of `evaluate`; without `whole` those alone that an older or foreign one has."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     measured: dict[str, Any] = {"metrics": data.metrics.to_dict("records")}
     scores = pd.concat([data.scores.assign(detector=name) for name in dict.fromkeys(data.metrics["detector"])])
     scores.to_parquet(folder / "scores.parquet", index=False)

@@ -24,6 +24,9 @@ from sio_ray.redaction import redact_values
 
 RECORD_NAME = "stage.json"
 
+#: There until the record is: what a stage began with, for those who look at the folder of one that was killed.
+BEGUN_NAME = "begun_stage.json"
+
 
 class StageRecord(BaseModel):
     """What a finished stage leaves in its folder.
@@ -53,6 +56,22 @@ class StageRecord(BaseModel):
     wall_s: float
     outputs: tuple[str, ...] = ()
     result: dict[str, Any]
+
+
+class BegunStage(BaseModel):
+    """What a stage that has not finished leaves in its folder.
+
+    Attributes:
+        stage: its name.
+        config: the whole config of the run that is making it.
+        begun: date and time of the last attempt, UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    config: dict[str, Any]
+    begun: str
 
 
 class Outcome(BaseModel):
@@ -149,9 +168,12 @@ def run_once(
     console.print(f"[bold]{label:<18}[/bold] {escape(_relative(folder))}", soft_wrap=True)
     storage = Folder(str(folder))
     clock = _Clock(storage)
+    begun = BegunStage(stage=stage, config=redact_values(config), begun=_now())
+    storage.write_bytes(BEGUN_NAME, (begun.model_dump_json(indent=1) + "\n").encode())
     try:
         result = work(folder)
     except BaseException:
+        _leave_no_empty_folder(folder)
         clock.keep()
         raise
     record = StageRecord(
@@ -161,15 +183,34 @@ def run_once(
         versions=versions(),
         machine=machine(),
         git_commit=git_commit(),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=_now(),
         wall_s=round(clock.total_s(), 3),
         outputs=tuple(outputs),
         result=redact_values(result),
     )
     storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
     clock.forget()
+    (folder / BEGUN_NAME).unlink(missing_ok=True)
     console.print(f"{label:<18} done in {record.wall_s:.1f} s", style="green")
     return Outcome(stage=stage, output=folder, reused=False, wall_s=record.wall_s, result=result)
+
+
+def read_begun(folder: Path) -> BegunStage | None:
+    """What a stage that has not finished in a folder was begun with; None if that is not known."""
+    try:
+        return BegunStage.model_validate(parse_json((folder / BEGUN_NAME).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _leave_no_empty_folder(folder: Path) -> None:
+    """Delete the folder of a stage that failed before it wrote anything."""
+    if not any(path.is_file() and path != folder / BEGUN_NAME for path in folder.rglob("*")):
+        remove_folder(folder)
 
 
 class _Clock:

@@ -75,9 +75,7 @@ def test_a_picture_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:
     with path.open("r+b") as stream:
         stream.truncate(2**29 + 1)  # sparse
     with (
-        pytest.raises(
-            ImageSetError, match=r"x\.png cannot be decoded \(it has 536,870,913 bytes, more than 536,870,91"
-        ),
+        pytest.raises(ImageSetError, match=r"x\.png cannot be decoded \(it has 536,870,913 bytes, more than 5"),
         decoding(str(path)),
     ):
         open_picture(path)

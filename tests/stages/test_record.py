@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from sio_ray.config import build_config, load_config
 from sio_ray.errors import ResourceError, StageError, TrainingError
 from sio_ray.provenance import machine, versions
 from sio_ray.stages import record
-from sio_ray.stages.record import Outcome, read_record, require, run_once
+from sio_ray.stages.record import Outcome, read_begun, read_record, require, run_once
 
 CONFIG = load_config("digits")
 IDENTITY = {"stage": "prepare", "seed": 0}
@@ -97,16 +98,30 @@ def test_a_stage_that_fails_before_it_writes_leaves_no_folder(stage: Stage) -> N
 
 
 def test_a_record_that_cannot_be_written_does_not_count_as_done(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+    replace = os.replace
+
+    def full_disk(source: Any, target: Any) -> None:
+        if Path(target).name == "stage.json":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
 
     with monkeypatch.context() as disk:
         disk.setattr("os.replace", full_disk)
         with pytest.raises(ResourceError, match=r"cannot write .*/prepare-0123/stage\.json \(\[Errno 28\] No space"):
             stage.run()
     assert read_record(stage.folder) is None
-    assert [path.name for path in stage.folder.iterdir()] == ["part1"]
+    assert sorted(path.name for path in stage.folder.iterdir()) == ["begun_stage.json", "part1"]
     assert not stage.run().reused
+
+
+def test_what_a_stage_was_begun_with_is_told_until_it_has_finished(stage: Stage) -> None:
+    with pytest.raises(TrainingError):
+        stage.run(fail=TrainingError("a worker died"))
+    begun = read_begun(stage.folder)
+    assert begun is not None
+    assert (begun.stage, begun.config) == ("prepare", CONFIG.model_dump(mode="json"))
+    stage.run()
+    assert read_begun(stage.folder) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"stage": "prepare"}'])
