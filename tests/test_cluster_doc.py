@@ -1,0 +1,47 @@
+"""Every command of docs/cluster.md exists and its config loads; every file and field that it names is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from markdown_commands import code_blocks, read_document, sio_ray_commands
+
+from sio_ray.cli import app
+from sio_ray.config import STAGES, load_config
+from sio_ray.config.loading import dotted_keys
+
+DOCS = read_document("docs/cluster.md")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("arguments", sio_ray_commands(DOCS), ids=" ".join)
+def test_every_command_exists_and_takes_its_arguments(arguments: list[str]) -> None:
+    command = typer.main.get_command(app)
+    rest = arguments
+    while isinstance(command, click.Group) or hasattr(command, "commands"):
+        name, *rest = rest
+        command = command.commands[name]
+    command.make_context(command.name, list(rest))
+    if arguments[0] in (*STAGES, "run"):
+        load_config(arguments[1], arguments[2:])
+
+
+def test_jobs_that_are_submitted_are_there_with_configs_that_load() -> None:
+    text = "".join(code_blocks(DOCS, "text")).replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if line.startswith("ray job submit")]
+    program, script, preset, *overrides = shlex.split(line.split(" -- ")[1])
+    assert (program, (ROOT / script).is_file()) == ("python", True)
+    assert load_config(preset, overrides).cluster.address == "auto"
+
+
+def test_files_and_fields_that_are_named_are_there() -> None:
+    for path in re.findall(r"`(jobs/[\w/.]*)`", DOCS):
+        assert (ROOT / path).exists(), path
+    for field in re.findall(r"`((?:train|generate|evaluate|cluster|tune)\.\w+)(?:=[^`]*)?`", DOCS):
+        assert field in dotted_keys(), field
+    assert "sio-ray:0.1.0-ray2.60.0" in (ROOT / "jobs" / "kuberay" / "run.yaml").read_text()
