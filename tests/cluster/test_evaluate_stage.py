@@ -205,7 +205,7 @@ def test_the_commands_of_the_docs_run(finished, tmp_path, monkeypatch):
             config = load_config(
                 arguments[1], [each for each in arguments[2:] if not each.startswith("--") and "=" in each]
             )
-            check(config.model_copy(update={"output_dir": tmp_path}), ["evaluate"])
+            check(config.model_copy(update={"output_dir": tmp_path / "runs"}), ["evaluate"])
             continue
         with pytest.raises(SystemExit) as stop:
             main(arguments)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -17,6 +15,18 @@ PLAN = Plan(num_images=100, class_weights=(1, 1, 1), images_per_shard=50, sample
 SIZES = [1, 2, 4, 8, 16, 32, 64]
 
 
+class Clock:
+    """A clock that only samplers advance, as what a busy machine measures of itself is noise."""
+
+    now_s = 0.0
+
+    def perf_counter(self):
+        return self.now_s
+
+
+CLOCK = Clock()
+
+
 class TimedSampler:
     """Draws black pictures; a batch takes its own time, and no more than so many fit."""
 
@@ -27,13 +37,14 @@ class TimedSampler:
         np.testing.assert_array_equal(labels, np.arange(len(labels)) % 3)
         if len(labels) > self._largest:
             raise torch.OutOfMemoryError
-        time.sleep(self._batch_s(len(labels)))
+        CLOCK.now_s += self._batch_s(len(labels))
         return np.zeros((len(labels), 1, 8, 8), dtype=np.uint8)
 
 
 @pytest.fixture(autouse=True)
 def _measure_briefly(monkeypatch):
     monkeypatch.setattr(module, "_MEASURE_S", 0.02)
+    monkeypatch.setattr(module, "time", CLOCK)
 
 
 def test_the_largest_that_fits_is_found_and_the_next_is_said_not_to(monkeypatch):
@@ -49,11 +60,11 @@ def test_on_a_cpu_it_ends_when_more_is_no_faster():
     speeds = {row.sampler_batch_size: row.images_per_s for row in measured}
     assert PLAN.sampler_batch_size in speeds, "the size of the plan is always measured"
     assert len(speeds) < len(SIZES)
-    assert speeds[2] / speeds[1] == pytest.approx(2, rel=0.4)
+    assert speeds[2] / speeds[1] == pytest.approx(2)
 
 
 def test_speed_and_size_are_those_of_the_pictures():
     (row,) = calibrate(TimedSampler(lambda size: 0.01), PLAN, [8])
-    assert row.images_per_s == pytest.approx(800, rel=0.4)
+    assert row.images_per_s == pytest.approx(800)
     assert row.bytes_per_image == len(encode_png(np.zeros((1, 8, 8), dtype=np.uint8)))
     assert row.peak_gpu_bytes is None
