@@ -36,7 +36,7 @@ def read_space(path: Path) -> Space:
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two of deep nesting
         raise ConfigError("tune.space", "a Python file that defines SPACE", str(path), f"mend it ({error})") from error
     for node in tree.body:
         targets = (
@@ -45,7 +45,7 @@ def read_space(path: Path) -> Space:
         if any(isinstance(target, ast.Name) and target.id == "SPACE" for target in targets):
             try:
                 space = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, MemoryError, RecursionError) as error:
                 raise ConfigError(
                     "tune.space", "a file whose SPACE is a literal", str(path), "write values, no calls"
                 ) from error

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sio_ray.errors import TrainingError
 from sio_ray.imageset.storage import Folder
+from sio_ray.reading import parse_json_object
 from sio_ray.search.trial import TrialResult
 
 RESULT_NAME, ERROR_NAME, STATE_NAME = "result.json", "error.json", "state.safetensors"
@@ -26,7 +27,7 @@ def read_result(folder: Path | str) -> TrialResult | None:
     """
     path = Path(folder) / RESULT_NAME
     try:
-        return TrialResult.from_json(json.loads(path.read_text()))
+        return TrialResult.from_json(parse_json_object(path.read_bytes()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -42,8 +43,10 @@ def write_result(folder: str, result: TrialResult) -> None:
 
 def read_error(folder: Path) -> str | None:
     """What the last attempt at a trial ended with, if it could still say so."""
-    path = folder / ERROR_NAME
-    return str(json.loads(path.read_text())["error"]) if path.exists() else None
+    try:
+        return str(parse_json_object((folder / ERROR_NAME).read_bytes())["error"])
+    except (OSError, ValueError, KeyError):  # there is none, or its writer died while it wrote
+        return None
 
 
 def write_error(folder: str, error: str) -> None:
@@ -75,7 +78,7 @@ def load_state(folder: str) -> tuple[list[dict[str, Tensor]], dict[str, Any]] | 
     states: dict[int, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
+            progress = parse_json_object(file.metadata()["progress"])
             for key in file.keys():  # noqa: SIM118 - it is no mapping
                 number, name = key.split(".", 1)
                 states.setdefault(int(number), {})[name] = file.get_tensor(key)

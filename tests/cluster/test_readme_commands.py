@@ -32,7 +32,7 @@ def run(arguments, capsys):
 
 def test_the_readme_has_the_commands_that_are_tested_here():
     stages = {"run", "config", "train", "tune", "evaluate", "generate", "report"}
-    assert {stage for stage, *_ in COMMANDS} == stages | {"plan", "images", "quality", "detectors"}
+    assert {stage for stage, *_ in COMMANDS} == stages | {"plan", "images", "quality", "detectors", "status"}
 
 
 def test_commands_on_digits(finished, capsys, tmp_path):
@@ -50,6 +50,13 @@ def test_commands_on_digits(finished, capsys, tmp_path):
     for arguments in commands:
         if "evaluate.detectors=[all]" not in arguments:  # test_evaluate_stage.py runs that
             run([*arguments, *overrides, *small.get(arguments[0], [])], capsys)
+
+
+def test_the_state_of_a_run(finished, capsys):
+    _, config, _ = finished
+    assert ["status", "runs/digits"] in COMMANDS
+    told = run(["status", str(config.run_dir)], capsys).err
+    assert all(stage in told for stage in ("prepare", "fit-generator", "generate", "train", "evaluate", "report"))
 
 
 def test_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch, tiny):

@@ -100,6 +100,7 @@ SPACE = b'"""A space."""\n\nSPACE = {"train.real_weight": ("uniform", 0.5, 1.0),
 @given(text=st.text() | broken(SPACE) | json_values.map(lambda value: f"SPACE = {value!r}"))
 @example(text='SPACE = {"a": ("choice", [' + "[" * 90 + "]" * 90 + "])}")
 @example(text="SPACE = __import__('os').system('ls')")
+@example(text="SPACE = " + "-" * 100_000 + "1")
 def test_a_search_space_of_any_text(text: str | bytes, tmp_path: Path) -> None:
     path = tmp_path / "space.py"
     path.write_bytes(text if isinstance(text, bytes) else text.encode(errors="surrogatepass"))
