@@ -19,7 +19,7 @@ from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.tune.stage import tune
 from tests.tune.searched import make_sets, without_seconds, write_space
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def trial_processes():
 
 def test_a_trial_whose_process_is_killed_goes_on_where_it_was(overrides, tmp_path):
     space = write_space(tmp_path, train__real_weight=("grid", [0.6]))
-    options = [*overrides, space, "tune.num_steps=300", "tune.num_validations=10", "tune.seeds=[31]"]
+    options = [*overrides, space, "tune.num_steps=100", "tune.num_validations=5", "tune.seeds=[31]"]
     config = load_config("digits", [*options, "name=killed"])
     run_stages(load_config("digits", [*overrides, "name=killed"]), ["prepare", "fit-generator", "generate"])
     undisturbed = tune(load_config("digits", options)).result
@@ -155,10 +155,6 @@ def test_synthetic_sets_are_drawn_once_for_the_trials_that_share_them(overrides,
     drawn = set(config.run_dir.glob("generate-*")) - before
     assert len(drawn) == 2
     assert len(outcome.result["trials"]) == 5
-    # A search that learns draws a set only when it has come to propose it.
-    learning = tune(load_config("digits", [*options, "tune.stopping=median", "tune.search_seed=1"]))
-    assert set(config.run_dir.glob("generate-*")) - before == drawn
-    assert len(learning.result["trials"]) == 5
 
 
 def test_a_search_that_learns_draws_sets_between_its_trials(overrides, tmp_path):
