@@ -27,6 +27,7 @@ class Search:
         trials: index to trial, of all that were decided on so far.
         goal: objectives and constraint.
         num_searched: trials of the search, the baseline among them, before its best is confirmed.
+        learns: whether decisions read results, so that not all trials can run at once.
     """
 
     def __init__(self, config: Config, space: Space) -> None:
@@ -40,16 +41,7 @@ class Search:
         else:
             assert self._proposer is not None
             self.num_searched = 1 + self._proposer.num_trials
-        self._learns = (
-            self._population is not None
-            or config.tune.stopping != "none"
-            or bool(self._proposer and self._proposer.learns)
-        )
-
-    @property
-    def learns(self) -> bool:
-        """Whether decisions read results, so that not all trials can run at once."""
-        return self._learns
+        self.learns = self._proposer is None or self._proposer.learns or config.tune.stopping != "none"
 
     @property
     def num_trials(self) -> int:
@@ -123,7 +115,7 @@ class Search:
         if self._population is not None:
             generation = self._population.generation_of(index) if index else 0
             return self._population.indices(generation - 1) if generation else range(0)
-        return range(max(0, index - self._section.lookahead + 1)) if self._learns else range(0)
+        return range(max(0, index - self._section.lookahead + 1)) if self.learns else range(0)
 
     def _decide(self, index: int, known: Mapping[int, TrialResult]) -> Trial:
         section = self._section

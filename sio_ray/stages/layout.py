@@ -18,6 +18,9 @@ Arm = Literal["baseline", "sio"]
 #: Raised when a change of code makes old outputs wrong.
 _GENERATION = 3
 
+#: What a search leaves in its folder for people, and for `run`.
+SEARCH_PAGE_NAME, BEST_CONFIG_NAME = "search.html", "best.yaml"
+
 
 @dataclass(frozen=True)
 class Place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sio_ray.config import Config
 from sio_ray.report.data import SearchSummary
 from sio_ray.report.search_result import metric_name
+from sio_ray.stages.layout import SEARCH_PAGE_NAME
 from sio_ray.stages.record import read_record
 
 
@@ -20,7 +21,7 @@ def searches_of(config: Config) -> list[SearchSummary]:
         rows = {row["index"]: row for row in result["trials"]}
         again = result["confirmation"] or {}
         summary = SearchSummary(
-            page=f"{folder.name}/search.html",
+            page=f"{folder.name}/{SEARCH_PAGE_NAME}",
             finished=record.finished,
             objective=metric_name(objective),
             num_trials=sum(row["phase"] == "search" for row in result["trials"]) - 1,

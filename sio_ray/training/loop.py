@@ -14,7 +14,7 @@ from sio_ray.errors import TrainingError
 Point = dict[str, float]
 
 #: How often the loss is looked at between reports, which costs a wait for the GPU.
-_CHECK_EVERY_STEPS = 100
+CHECK_EVERY_STEPS = 100
 
 
 class Trainee(Protocol):
@@ -95,9 +95,9 @@ def train(trainee: Trainee, *, num_steps: int, report_every_steps: int, reporter
             reporter.report(done, points, trainee.state)
             reported = done
             losses.clear()
-        elif len(losses) % _CHECK_EVERY_STEPS == 0:
+        elif len(losses) % CHECK_EVERY_STEPS == 0:
             # Between reports that are far apart, without a word to the other workers: they end with this one.
-            refuse_what_is_not_finite(torch.stack(losses[-_CHECK_EVERY_STEPS:]), done - _CHECK_EVERY_STEPS)
+            refuse_what_is_not_finite(torch.stack(losses[-CHECK_EVERY_STEPS:]), done - CHECK_EVERY_STEPS)
     return points
 
 

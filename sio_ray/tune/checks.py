@@ -12,8 +12,7 @@ from sio_ray.search.population import Population
 from sio_ray.search.space import Space, extremes
 from sio_ray.search.trial import Trial
 from sio_ray.stages.preflight import check_train
-from sio_ray.tune.sets import GENERATE_PREFIX
-from sio_ray.tune.work import EVALUATE_PREFIX, PlannedTrial
+from sio_ray.tune.work import EVALUATE_PREFIX, GENERATE_PREFIX, PlannedTrial
 
 #: Fields of `train` that a search sets itself, or that name data rather than say how to train.
 _NOT_SEARCHED = {"train.arms", "train.seeds", "train.ensemble_size", "train.synthetic_set"}

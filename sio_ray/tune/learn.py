@@ -15,15 +15,12 @@ from sio_ray.errors import TrainingError
 from sio_ray.search.trial import TrialResult, Validation
 from sio_ray.stages.training_sets import pool_sizes
 from sio_ray.training.feeds import open_feed
-from sio_ray.training.loop import refuse_what_is_not_finite
+from sio_ray.training.loop import CHECK_EVERY_STEPS, refuse_what_is_not_finite
 from sio_ray.training.shared_sets import fetch
 from sio_ray.training.workers import from_first_worker, mean_over_workers
 from sio_ray.tune.judge import Judge
 from sio_ray.tune.store import delete_state, load_state, save_state, write_result
 from sio_ray.tune.work import TrialWork
-
-#: How often the loss is looked at, which costs a wait for the GPU.
-_CHECK_EVERY_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,8 @@ class _Learner:
             pool_size=pool_sizes(section, work.num_real, work.num_synthetic),
             **workers,
         )
-        val = fetch(work.val)
-        architecture = work.architecture
         self.trainee: ClassifierTrainee = build_trainee(
-            section, architecture, self.feed, val, arm=arm, wrap=place.wrap, **workers
+            section, work.architecture, self.feed, fetch(work.val), arm=arm, wrap=place.wrap, **workers
         )
 
     def advance(self, start: int, end: int) -> float:
@@ -77,7 +72,7 @@ class _Learner:
         total = 0.0
         for step in range(start, end):
             losses.append(self.trainee.step(step))
-            if len(losses) == _CHECK_EVERY_STEPS or step == end - 1:
+            if len(losses) == CHECK_EVERY_STEPS or step == end - 1:
                 # Over all workers, so that they stop together.
                 of_steps = mean_over_workers(torch.stack(losses))
                 refuse_what_is_not_finite(of_steps, step + 1 - len(losses))

@@ -17,6 +17,7 @@ from sio_ray.search.optuna_proposals import field_importance
 from sio_ray.search.search import Search
 from sio_ray.search.space import Space, is_grid, to_json
 from sio_ray.search.trial import Trial, TrialResult
+from sio_ray.stages.layout import BEST_CONFIG_NAME, SEARCH_PAGE_NAME
 from sio_ray.tune.runner import Play
 from sio_ray.tune.sets import TrialSets
 from sio_ray.tune.watch import NAMES, TITLES, short
@@ -157,8 +158,8 @@ def print_outcome(result: dict[str, Any], folder: Path) -> None:
                 "this is the figure to believe"
             )
     shown = os.path.relpath(folder)
-    console.print(f"page: {os.path.join(shown, 'search.html')}", soft_wrap=True)  # noqa: PTH118 - may begin with ..
-    console.print(f"next: sio-ray run {os.path.join(shown, 'best.yaml')}", soft_wrap=True)  # noqa: PTH118
+    console.print(f"page: {os.path.join(shown, SEARCH_PAGE_NAME)}", soft_wrap=True)  # noqa: PTH118 - may begin with ..
+    console.print(f"next: sio-ray run {os.path.join(shown, BEST_CONFIG_NAME)}", soft_wrap=True)  # noqa: PTH118
 
 
 def _table(result: dict[str, Any]) -> Table:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from sio_ray.classifier.model import Architecture
 from sio_ray.config import Config
 from sio_ray.imageset.pixel_counts import Statistics, statistics_of
 from sio_ray.search.space import Space
@@ -15,12 +14,10 @@ from sio_ray.stages.layout import fit_generator_place, generate_place
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import read_record, require
 from sio_ray.stages.train import architecture_for
-from sio_ray.stages.training_sets import TrainingSets, open_training_sets
+from sio_ray.stages.training_sets import open_training_sets
 from sio_ray.training.feeds import streams
 from sio_ray.training.shared_sets import SourceSpec, pixel_counts_of, share
-from sio_ray.tune.work import EVALUATE_PREFIX, PlannedTrial, TrialWork
-
-GENERATE_PREFIX = "generate."
+from sio_ray.tune.work import EVALUATE_PREFIX, PlannedTrial, TrialWork, draws_sets
 
 
 class TrialSets:
@@ -41,8 +38,7 @@ class TrialSets:
     """
 
     def __init__(self, config: Config, space: Space) -> None:
-        self._config = config
-        self.draws = any(key.startswith(GENERATE_PREFIX) for key in space)
+        self.draws = draws_sets(space)
         self._keeps_networks = any(key.startswith(EVALUATE_PREFIX) for key in space)
         self._base = open_training_sets(config, "tune", with_synthetic=not self.draws)
         self._ood = PreparedSets(config, "tune").ood("val")
@@ -87,8 +83,8 @@ class TrialSets:
     def work_for(self, planned: PlannedTrial) -> TrialWork:
         """What a trial's process is handed; sets that are not shared yet are decoded now."""
         trial, config, section = planned.trial, planned.config, planned.config.train
-        sets = self._sets_for(planned)
-        sources = {**sets.sources(trial.arm)}
+        sets = open_training_sets(config, "tune", with_synthetic=trial.arm == "sio")
+        sources = sets.sources(trial.arm)
         if trial.arm == "sio" and sets.synthetic is not None:
             sources["synthetic"] = (sets.synthetic.uri, None)  # all of it: one copy for every ratio
         val: SourceSpec = (sets.val.uri, None)
@@ -101,7 +97,7 @@ class TrialSets:
             trial=trial,
             section=section,
             # Of this trial, as the search may be over networks or algorithms.
-            architecture=self._architecture(config, sets),
+            architecture=architecture_for(section, sets.real.info, self._statistics),
             sources=sources if is_streamed else {name: shared[spec] for name, spec in sources.items()},
             val=shared[val],
             ood={key: shared[spec] for key, spec in ood.items()},
@@ -118,12 +114,6 @@ class TrialSets:
             networks=str(planned.networks_folder) if self._keeps_networks else None,
             keeps_state=config.tune.algorithm == "pbt" and trial.phase == "search" and trial.arm == "sio",
         )
-
-    def _architecture(self, config: Config, sets: TrainingSets) -> Architecture:
-        return architecture_for(config.train, sets.real.info, self._statistics)
-
-    def _sets_for(self, planned: PlannedTrial) -> TrainingSets:
-        return open_training_sets(planned.config, "tune", with_synthetic=planned.trial.arm == "sio")
 
     def _share(self, specs: list[SourceSpec]) -> Mapping[SourceSpec, Any]:
         new = {str(number): spec for number, spec in enumerate(dict.fromkeys(specs)) if spec not in self._shared}

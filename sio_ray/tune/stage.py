@@ -15,7 +15,15 @@ from sio_ray.imageset.storage import Folder
 from sio_ray.provenance import machine, versions
 from sio_ray.search.search import Search
 from sio_ray.search.space import Space, read_space
-from sio_ray.stages.layout import Place, place_for, prepare_place, synthetic_identity, training_recipe
+from sio_ray.stages.layout import (
+    BEST_CONFIG_NAME,
+    SEARCH_PAGE_NAME,
+    Place,
+    place_for,
+    prepare_place,
+    synthetic_identity,
+    training_recipe,
+)
 from sio_ray.stages.record import Outcome, run_once
 from sio_ray.training.side_by_side import side_by_side
 from sio_ray.tune.checks import check_concurrency, check_space
@@ -23,8 +31,9 @@ from sio_ray.tune.outcome import outcome_of, print_outcome, trials_table
 from sio_ray.tune.runner import Play, cpus_per_worker, play
 from sio_ray.tune.sets import TrialSets
 from sio_ray.tune.watch import Watch, short
+from sio_ray.tune.work import draws_sets
 
-BEST_NAME, TRIALS_NAME, CSV_NAME, PAGE_NAME = "best.yaml", "trials.parquet", "trials.csv", "search.html"
+TRIALS_NAME, CSV_NAME = "trials.parquet", "trials.csv"
 
 
 def tune(config: Config) -> Outcome:
@@ -48,7 +57,7 @@ def tune(config: Config) -> Outcome:
         place.identity,
         config,
         lambda folder: _work(config, folder, space),
-        outputs=[BEST_NAME, TRIALS_NAME, CSV_NAME, PAGE_NAME],
+        outputs=[BEST_CONFIG_NAME, TRIALS_NAME, CSV_NAME, SEARCH_PAGE_NAME],
     )
     print_outcome(outcome.result, outcome.output)
     return outcome
@@ -56,14 +65,13 @@ def tune(config: Config) -> Outcome:
 
 def search_place(config: Config, space: Space) -> Place:
     """Where the outcome of a search goes; its trials lie beside it, by what decides them."""
-    draws = any(key.startswith("generate.") for key in space)
     identity = {
         **config.tune.identity(),
         "space": {key: list(entry) for key, entry in space.items()},
         "train": training_recipe(config),
         "prepare": prepare_place(config).fingerprint,
         "synthetic": synthetic_identity(config),
-        "draws": config.generate.identity() if draws else None,
+        "draws": config.generate.identity() if draws_sets(space) else None,
         "detector_options": config.judging_options,
     }
     return place_for(config, "tune", identity)
@@ -126,26 +134,25 @@ def _tell_what_failed(result: dict[str, Any], folder: Path) -> None:
     first = next(row["error"] for row in result["trials"] if row["index"] == failed[0])
     raise TrainingError(
         f"{len(failed)} of {len(result['trials'])} trials failed ({', '.join(map(str, failed))}), the first with: "
-        f"{(first or '').rstrip('.')}. All others are kept, and {BEST_NAME} and {PAGE_NAME} are of these; run the same "
-        "command again to retry only the failed ones."
+        f"{(first or '').rstrip('.')}. All others are kept, and {BEST_CONFIG_NAME} and {SEARCH_PAGE_NAME} are of these; "
+        "run the same command again to retry only the failed ones."
     )
 
 
 def _write(config: Config, folder: Path, result: dict[str, Any]) -> None:
+    # Here, as it loads what draws, which a search need not wait for to begin.
+    from sio_ray.report.search_page import write_search_page
+
     storage, table = Folder(str(folder)), trials_table(result)
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     best = to_yaml(with_overrides(config, result["best_values"]))
-    from sio_ray.report.search_page import (
-        write_search_page,  # it loads what draws, which a long search need not wait for
-    )
-
     storage.write_bytes(TRIALS_NAME, buffer.getvalue())
     storage.write_bytes(CSV_NAME, table.to_csv(index=False).encode())
-    storage.write_bytes(BEST_NAME, best.encode())
+    storage.write_bytes(BEST_CONFIG_NAME, best.encode())
     write_search_page(
         result,
-        folder / PAGE_NAME,
+        folder / SEARCH_PAGE_NAME,
         title=f"{config.name}: search over {', '.join(short(field) for field in result['fields'])}",
         facts={
             "Machine": machine(),

@@ -12,6 +12,7 @@ from sio_ray.classifier.model import Architecture
 from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.config import Config, TrainConfig, with_overrides
 from sio_ray.provenance import fingerprint
+from sio_ray.search.space import Space
 from sio_ray.search.trial import Trial
 from sio_ray.stages.layout import run_identity
 
@@ -21,7 +22,13 @@ _GENERATION = 1
 #: Trials of all searches of an experiment, by what decides their results; none is trained twice.
 TRIALS_FOLDER = "trials"
 
-EVALUATE_PREFIX = "evaluate."
+#: Of fields that decide a trial's synthetic set, and how its networks are judged.
+GENERATE_PREFIX, EVALUATE_PREFIX = "generate.", "evaluate."
+
+
+def draws_sets(space: Space) -> bool:
+    """Whether trials of a space need synthetic sets of their own."""
+    return any(key.startswith(GENERATE_PREFIX) for key in space)
 
 
 @dataclass(frozen=True)

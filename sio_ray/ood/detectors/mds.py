@@ -36,7 +36,7 @@ class MDS(Detector):
         Raises:
             EvaluationError: a class without an image, a label out of range, or features that do not vary.
         """
-        statistics = ClassStatistics.of(train, detector=self.name, device=self.device)
+        statistics = ClassStatistics.of(train, detector=self.name, device=self.device, mapping=self._mapping)
         self._classes = Mahalanobis.of(statistics.means, statistics.within, detector=self.name)
         return self
 
@@ -45,4 +45,11 @@ class MDS(Detector):
         if self._classes is None:
             raise self._not_fitted()
         classes = self._classes
-        return by_rows(lambda x: classes.squared_distances(x).amin(dim=1), outputs.features, device=self.device)
+        return by_rows(
+            lambda x: classes.squared_distances(self._mapping(x)).amin(dim=1), outputs.features, device=self.device
+        )
+
+    @staticmethod
+    def _mapping(x: Tensor) -> Tensor:
+        """(B, D) features to those whose distances count."""
+        return x
