@@ -134,8 +134,8 @@ def _tell_what_failed(result: dict[str, Any], folder: Path) -> None:
     first = next(row["error"] for row in result["trials"] if row["index"] == failed[0])
     raise TrainingError(
         f"{len(failed)} of {len(result['trials'])} trials failed ({', '.join(map(str, failed))}), the first with: "
-        f"{(first or '').rstrip('.')}. All others are kept, and {BEST_CONFIG_NAME} and {SEARCH_PAGE_NAME} are of these; "
-        "run the same command again to retry only the failed ones."
+        f"{(first or '').rstrip('.')}. All others are kept, and {BEST_CONFIG_NAME} and {SEARCH_PAGE_NAME} are of these;"
+        " run the same command again to retry only the failed ones."
     )
 
 
