@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from sio_ray.errors import ResourceError, SioRayError
 
 
@@ -61,6 +59,8 @@ class PoolSize:
 
     def capacity(self) -> int:
         """How many such actors the nodes that are alive hold if they hold nothing else."""
+        import ray  # here, as the schedule, which asks for Patience and Work alone, does without
+
         return sum(self.places_on(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
     def wanted(self) -> int:
@@ -74,6 +74,8 @@ class PoolSize:
 
     def no_place(self, work: Work) -> ResourceError:
         """The error for a cluster that holds no such actor."""
+        import ray
+
         have = ray.cluster_resources()
         return ResourceError(
             f"{work.stage} needs {self.describe()} for one actor, no node of this Ray cluster has that (in all it has "
@@ -95,8 +97,10 @@ class Patience:
         max_failures_per_unit: then a unit is set aside.
         unit_timeout_s: an actor that needs longer for a unit is replaced.
         max_wait_s: how long no actor may find a place in the cluster.
+        max_trouble_in_a_row: actors that die, or units that cannot be written, with none opened or done in between.
     """
 
     max_failures_per_unit: int = 3
     unit_timeout_s: float = 3600.0
     max_wait_s: float = 1800.0
+    max_trouble_in_a_row: int = 10

@@ -16,7 +16,6 @@ from sio_ray.generate.plan import Plan
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSet, ImageSetInfo, Manifest, clients
 from sio_ray.imageset.storage import Folder
-from sio_ray.pool import pool as pool_module
 from sio_ray.pool.pool import Pool
 from sio_ray.pool.resources import Patience, PoolSize
 
@@ -51,14 +50,14 @@ def write(folder, grave, num_attempts):
     return ShardWriter(MortalSampler(PLAN.seed(int(PLAN.places(5)[2])), grave), PLAN, INFO, folder)
 
 
-def draw(folder, grave, num_attempts=clients.NUM_ATTEMPTS):
+def draw(folder, grave, num_attempts=clients.NUM_ATTEMPTS, patience=Patience()):  # noqa: B008 - frozen
     """Do what the stage does: draw what is missing, then commit the set; returns what was drawn now."""
     found = survey(folder, PLAN)
     pool = Pool(
         DRAWING,
         partial(write, folder, grave, num_attempts),
         PoolSize(num_actors=3, threads_per_actor=1, gpus_per_actor=0),
-        Patience(),
+        patience,
         adopt=partial(adopt_shard, PLAN, INFO, folder, False),
     )
     pool.run(found.missing, found.unnoted)
@@ -115,15 +114,14 @@ def test_a_third_of_all_requests_fail_and_an_actor_dies(ray_cluster, store, expe
     check_set(store, folder, expected)
 
 
-def test_a_store_that_goes_away_and_comes_back(ray_cluster, store, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool_module, "_MAX_TROUBLE_IN_A_ROW", 3)
+def test_a_store_that_goes_away_and_comes_back(ray_cluster, store, expected, tmp_path):
     folder = folder_of(store, "away")
     (tmp_path / "grave").touch()  # nobody dies here
     store.rule = lambda request: "refuse" if request.method in ("PUT", "POST") and request.index > 40 else None
     with pytest.raises(
         GenerationError, match=r"nothing could be written, .*cannot write s3://me:\*\*\*@sets/away/.*part-"
     ):
-        draw(folder, tmp_path / "grave", num_attempts=1)
+        draw(folder, tmp_path / "grave", num_attempts=1, patience=Patience(max_trouble_in_a_row=3))
     there = set(folder.list())
     assert 0 < len(there) < PLAN.num_shards
     with pytest.raises(ImageSetError, match="is unfinished"):

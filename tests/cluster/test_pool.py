@@ -207,14 +207,13 @@ def test_fractions_of_a_gpu_share_it(tmp_path, notes, undisturbed):
     assert digests(tmp_path / "set") == undisturbed
 
 
-def test_nothing_can_be_written_ends_the_run_after_a_while(tmp_path, notes, monkeypatch):
-    monkeypatch.setattr(pool_module, "_MAX_TROUBLE_IN_A_ROW", 4)
+def test_nothing_can_be_written_ends_the_run_after_a_while(tmp_path, notes):
     (tmp_path / "set").write_text("a file, where a folder should be")
     pool = Pool(
         DRAWING,
         partial(write, tmp_path / "set", notes),
         PoolSize(2, threads_per_actor=1, gpus_per_actor=0),
-        Patience(),
+        Patience(max_trouble_in_a_row=4),
     )
     with pytest.raises(GenerationError, match=r"^4 times in a row an actor died, or nothing could be .*cannot write"):
         pool.run(range(PLAN.num_shards))
