@@ -193,11 +193,11 @@ class Schedule(Generic[R]):
     # Who does what.
 
     def _give_out(self, now_s: float) -> None:
-        """One unit to each actor, and a second one ahead while there are enough for all."""
+        """One unit to each actor, and a second one ahead while there are enough for all, those that start included."""
         queue, suspects_queue = self.units.queue, self.units.suspects_queue
         while self._idle and (queue or suspects_queue):
             self._give(next(iter(self._idle)), (queue or suspects_queue).popleft(), now_s)
-        while self._one_ahead and queue and len(queue) >= self.num_open:
+        while self._one_ahead and queue and len(queue) >= self._num_alive:
             self._give(next(iter(self._one_ahead)), queue.popleft(), now_s)
 
     def _give(self, actor_id: int, unit_id: int, now_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sio_ray.errors import ConfigError, GenerationError, ResourceError
+from sio_ray.errors import ConfigError, GenerationError
 from sio_ray.pool.messages import ActorEnded, Call, Kill, Start, UnitDone, UnitFailed, UnitSetAside
 from sio_ray.pool.resources import Patience, Work
 from sio_ray.pool.schedule import Schedule
