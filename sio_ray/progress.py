@@ -1,17 +1,17 @@
-"""Progress bars of the driver, fed by futures or by workers through one small actor; quiet off a terminal."""
+"""Progress of the driver's counts: bars on a terminal, a line now and then elsewhere, and a metric of each."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sio_ray.watching import metrics
 
 #: Everything for people goes to standard error; standard output is for `--json`.
 console = Console(stderr=True, highlight=False)
@@ -37,10 +37,19 @@ def progress_bars() -> Progress:
 
 
 class CountProgress:
-    """How far one long count is: a bar on a terminal, and a line now and then where there is none (a job's log)."""
+    """How far one long count is: a bar on a terminal, and a line now and then where there is none (a job's log).
 
-    def __init__(self, title: str, total: int, unit: str, bars: Progress) -> None:
+    Args:
+        title: of the count.
+        total: where it ends.
+        unit: of what is counted.
+        bars: that it is one of.
+        speed_in_bar: whether the bar has room for the speed; a line has.
+    """
+
+    def __init__(self, title: str, total: int, unit: str, bars: Progress, *, speed_in_bar: bool = True) -> None:
         self._title, self._total, self._unit, self._bars = title, total, unit, bars
+        self._speed_in_bar = speed_in_bar
         self._task = bars.add_task(escape(title), total=total, unit=unit, note="")
         self._done = self._new = 0
         self._start_s = self._said_s = time.monotonic()
@@ -53,20 +62,36 @@ class CountProgress:
             note: a few words on the state.
             is_new: they were done now, so they count for the speed.
         """
-        self._done += count
-        self._new += count if is_new else 0
+        self.reach(self._done + count, num_new=count if is_new else 0, note=note)
+
+    def reach(self, done: int, *, num_new: int, note: str = "") -> None:
+        """Set the count; it may have gone back.
+
+        Args:
+            done: of all.
+            num_new: how many were done now, so they count for the speed.
+            note: a few words on the state.
+        """
+        self._done = done
+        self._new += num_new
         now_s = time.monotonic()
         speed = self._new / (now_s - self._start_s) if self._new else 0.0
-        words = [f"{speed:,.0f}/s" if speed else "", note]
-        self._bars.update(self._task, completed=self._done, note=" ".join(word for word in words if word))
+        words = " ".join(word for word in (_per_second(speed), note) if word)
+        self._bars.update(self._task, completed=done, note=words if self._speed_in_bar else note)
+        if self._total:
+            metrics.show("sio_progress_ratio", done / self._total, part=self._title)
         if self._bars.disable and speed and now_s - self._said_s >= _SAY_PROGRESS_S:
             self._said_s = now_s
-            eta = str(timedelta(seconds=round((self._total - self._done) / speed)))
+            eta = str(timedelta(seconds=round((self._total - done) / speed)))
             console.print(
-                f"  {self._title}: {self._done:,} of {self._total:,} {self._unit}, {' '.join(words)}, eta {eta}",
+                f"  {self._title}: {done:,} of {self._total:,} {self._unit}, {words}, eta {eta}",
                 markup=False,
                 soft_wrap=True,
             )
+
+
+def _per_second(speed: float) -> str:
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s" if speed else ""
 
 
 @contextmanager
@@ -74,65 +99,3 @@ def count_progress(title: str, total: int, unit: str) -> Iterator[CountProgress]
     """Show the progress of one long count."""
     with progress_bars() as bars:
         yield CountProgress(title, total, unit, bars)
-
-
-class ProgressBoard:
-    """The actor that workers write their progress to and the driver reads."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, tuple[int, dict[str, float]]] = {}
-
-    def update(self, run: str, step: int, point: dict[str, float] | None = None) -> None:
-        """Set how far a run is, and its newest point of the training curve if there is one."""
-        known = self._rows.get(run, (0, {}))[1]
-        self._rows[run] = (step, known if point is None else point)
-
-    def add(self, run: str, point: dict[str, float]) -> None:
-        """Count one more step of a run that several workers share, such as the trials of a search."""
-        self.update(run, self._rows.get(run, (0, {}))[0] + 1, point)
-
-    def read(self) -> dict[str, tuple[int, dict[str, float]]]:
-        """Run to its step and newest point."""
-        return self._rows
-
-
-def _note(point: dict[str, float]) -> str:
-    """The newest point of a curve in few words, so that a bar fits 80 columns."""
-    words = [f"loss {point['loss']:.2g}"] if "loss" in point else []
-    shares = {"val_accuracy": "val", "near_auroc": "near"}
-    words += [f"{word} {100 * point[name]:.1f}%" for name, word in shares.items() if name in point]
-    return " ".join(words) or "running"
-
-
-@contextmanager
-def watch_runs(totals: dict[str, int], unit: str = "steps") -> Iterator[Any]:
-    """Show one bar per run, fed by workers through the board that is yielded.
-
-    Args:
-        totals: run to its number of steps.
-        unit: what is counted.
-    """
-    import ray
-
-    board = ray.remote(num_cpus=0)(ProgressBoard).remote()
-    stop = threading.Event()
-    with progress_bars() as bars:
-        tasks = {run: bars.add_task(run, total=total, unit=unit, note="waiting") for run, total in totals.items()}
-
-        def poll() -> None:
-            while not stop.wait(0.5):
-                try:
-                    rows = ray.get(board.read.remote(), timeout=5)
-                except ray.exceptions.RayError:
-                    continue  # the bars are a courtesy; the work itself reports its own failures
-                for run, (step, point) in rows.items():
-                    bars.update(tasks[run], completed=step, note=_note(point))
-
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
-            yield board
-        finally:
-            stop.set()
-            thread.join(timeout=6)
-            ray.kill(board)

@@ -40,12 +40,14 @@ class ClusterConfig(Section):
         num_cpus: logical CPU cores of a local one; all of the machine's if not given.
         num_gpus: logical GPUs of a local one; all of the machine's if not given.
         dashboard: start Ray's dashboard with a local one.
+        log_json: write every event of a run to standard error too, a line of JSON each, for those who collect logs.
     """
 
     address: str | None = None
     num_cpus: int | None = Field(None, ge=1)
     num_gpus: int | None = Field(None, ge=0)
     dashboard: bool = False
+    log_json: bool = False
 
 
 class Config(Section):

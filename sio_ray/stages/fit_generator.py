@@ -22,7 +22,7 @@ from sio_ray.errors import ImageSetError, ResourceError
 from sio_ray.imageset import ImageSet, ImageSetInfo
 from sio_ray.imageset.pixel_counts import PixelCounts, count_pixels, deviation_of
 from sio_ray.imageset.storage import Folder
-from sio_ray.progress import console, watch_runs
+from sio_ray.progress import console
 from sio_ray.stages.layout import fit_generator_place
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
@@ -30,6 +30,8 @@ from sio_ray.training.loop import Point
 from sio_ray.training.ray_train import RayTrainReporter, Workers, run_on_workers, start_worker
 from sio_ray.training.shared_sets import decoded_bytes, fetch, pixel_counts_of, share
 from sio_ray.training.side_by_side import side_by_side
+from sio_ray.training.watch import WatchedRun, watch_runs
+from sio_ray.watching.context import bound
 
 _RUN = "generator"
 
@@ -108,7 +110,9 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
     shared = share({"train": (train_set.uri, None)}, remedy=_SMALLER)
     # Measured once, here: every worker and every sampler must use the same number.
     sigma_data = _sigma_data(pixel_counts_of(train_set.uri), train_set)
-    with watch_runs({_RUN: section.num_steps}) as board:
+    labels = {"arm": _RUN, "seed": str(section.seed), "member": "0"}
+    watched = WatchedRun(section.num_steps, section.global_batch_size, labels)
+    with bound(**labels), watch_runs({_RUN: watched}) as board:
         loop_config = {
             "section": section.model_dump(),
             "info": train_set.info.model_dump(mode="json"),

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from sio_ray.progress import console
 from sio_ray.provenance import git_commit, machine, versions
 from sio_ray.reading import parse_json, reason_of
 from sio_ray.redaction import redact_values
+from sio_ray.watching.context import bound_to_run
+from sio_ray.watching.events import tell
 
 RECORD_NAME = "stage.json"
 
@@ -140,6 +143,11 @@ def reuse(stage: str, folder: Path, label: str | None = None) -> Outcome | None:
     return Outcome(stage=stage, output=folder, reused=True, wall_s=record.wall_s, result=record.result)
 
 
+def watched(stage: str, run_dir: Path, config: Config) -> AbstractContextManager[None]:
+    """Label events and metrics of a block by its run and stage, and keep the events in the run's folder."""
+    return bound_to_run(run_dir, on_stderr=config.cluster.log_json, run=config.name, stage=stage)
+
+
 def run_once(
     stage: str,
     folder: Path,
@@ -170,27 +178,31 @@ def run_once(
     clock = _Clock(storage)
     begun = BegunStage(stage=stage, config=redact_values(config), begun=_now())
     storage.write_bytes(BEGUN_NAME, (begun.model_dump_json(indent=1) + "\n").encode())
-    try:
-        result = work(folder)
-    except BaseException:
-        _leave_no_empty_folder(folder)
-        clock.keep()
-        raise
-    record = StageRecord(
-        stage=stage,
-        identity=redact_values(identity),
-        config=redact_values(config),
-        versions=versions(),
-        machine=machine(),
-        git_commit=git_commit(),
-        finished=_now(),
-        wall_s=round(clock.total_s(), 3),
-        outputs=tuple(outputs),
-        result=redact_values(result),
-    )
-    storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
-    clock.forget()
-    (folder / BEGUN_NAME).unlink(missing_ok=True)
+    with watched(stage, folder.parent, config):
+        tell("stage_begun", folder=folder.name)
+        try:
+            result = work(folder)
+        except BaseException as error:
+            tell("stage_failed", reason_of(error), level="error", error=type(error).__name__)
+            _leave_no_empty_folder(folder)
+            clock.keep()
+            raise
+        record = StageRecord(
+            stage=stage,
+            identity=redact_values(identity),
+            config=redact_values(config),
+            versions=versions(),
+            machine=machine(),
+            git_commit=git_commit(),
+            finished=_now(),
+            wall_s=round(clock.total_s(), 3),
+            outputs=tuple(outputs),
+            result=redact_values(result),
+        )
+        storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
+        clock.forget()
+        (folder / BEGUN_NAME).unlink(missing_ok=True)
+        tell("stage_done", wall_s=record.wall_s)
     console.print(f"{label:<18} done in {record.wall_s:.1f} s", style="green")
     return Outcome(stage=stage, output=folder, reused=False, wall_s=record.wall_s, result=result)
 

@@ -18,11 +18,11 @@ from sio_ray.cluster import check_workers, connect
 from sio_ray.config import Config, TrainConfig
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.pixel_counts import Statistics, statistics_of
-from sio_ray.progress import console, watch_runs
+from sio_ray.progress import console
 from sio_ray.provenance import versions
 from sio_ray.stages.begun import STATE_NAME, note_begun, tell_of_unfinished
 from sio_ray.stages.layout import Arm, Run, train_runs
-from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once
+from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once, watched
 from sio_ray.stages.training_sets import open_training_sets, pool_sizes
 from sio_ray.training.feeds import cpus_of_feed, open_feed, share_sources
 from sio_ray.training.loggers import open_loggers
@@ -30,6 +30,8 @@ from sio_ray.training.loop import train as train_to_the_end
 from sio_ray.training.ray_train import RayTrainReporter, Workers, run_on_workers, start_worker
 from sio_ray.training.shared_sets import fetch, pixel_counts_of
 from sio_ray.training.side_by_side import side_by_side
+from sio_ray.training.watch import WatchedRun, watch_runs
+from sio_ray.watching.context import bound
 
 _RGB = 3
 
@@ -58,7 +60,8 @@ def train(config: Config) -> Outcome:
     for run in missing:
         tell_of_unfinished(config, run)
     if missing:
-        outcomes |= _train_missing(config, missing)
+        with watched("train", config.run_dir, config):
+            outcomes |= _train_missing(config, missing)
     done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
     return Outcome(
         stage="train",
@@ -81,6 +84,11 @@ def _label(run: Run) -> str:
     return f"train {run.name}"
 
 
+def _labels(run: Run) -> dict[str, str]:
+    """Of what is told of a run while it trains."""
+    return {"arm": run.arm, "seed": str(run.seed), "member": str(run.member)}
+
+
 def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     arms = {run.arm for run in runs}
     sets = open_training_sets(config, "train", with_synthetic="sio" in arms)
@@ -96,7 +104,8 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     if section.pretrained is not None:
         _tell_of_new_layers(architecture, section.pretrained)
     shared = share_sources(section, every_source, sets.val.uri)
-    with watch_runs({run.name: section.num_steps for run in runs}) as board:
+    shown = {run.name: WatchedRun(section.num_steps, section.global_batch_size, _labels(run)) for run in runs}
+    with watch_runs(shown) as board:
 
         def job(run: Run) -> Outcome:
             loop_config = {
@@ -122,9 +131,12 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
                 loop_config=loop_config,
                 cpus_per_worker=cpus_per_worker,
             )
-            return run_once(
-                "train", run.place.folder, run.place.identity, config, work, outputs=CHECKPOINT_FILES, label=_label(run)
-            )
+            with bound(**_labels(run)):
+                return run_once(
+                    *("train", run.place.folder, run.place.identity, config, work),
+                    outputs=CHECKPOINT_FILES,
+                    label=_label(run),
+                )
 
         outcomes = side_by_side([partial(job, run) for run in runs], limit=section.concurrent_runs)
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
@@ -227,7 +239,10 @@ def _train_loop(loop_config: dict[str, Any]) -> None:
                 num_steps=section.num_steps,
                 report_every_steps=report_every_steps(section, num_real, arm),
                 reporter=RayTrainReporter(
-                    loop_config["run"], loop_config["board"], lambda step, points: log(points[-1])
+                    loop_config["run"],
+                    loop_config["board"],
+                    lambda step, points: log(points[-1]),
+                    lambda: feed.wait_s,
                 ),
             )
     finally:

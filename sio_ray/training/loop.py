@@ -43,7 +43,7 @@ class Reporter(Protocol):
         """The mean of each element over all workers of the run."""
 
     def progress(self, step: int) -> None:
-        """Called after every step; must be cheap."""
+        """Called after every step, before its report if it has one; must be cheap."""
 
     def report(self, step: int, points: list[Point], state: Callable[[], dict[str, Tensor]]) -> None:
         """Called with the whole curve at every report; `state` makes the tensors to keep."""
@@ -85,19 +85,21 @@ def train(trainee: Trainee, *, num_steps: int, report_every_steps: int, reporter
     for step in range(start, num_steps):
         losses.append(trainee.step(step))
         done = step + 1
-        reporter.progress(done)
         if done % report_every_steps == 0 or done == num_steps:
             of_steps = reporter.average(torch.stack(losses))
             refuse_what_is_not_finite(of_steps, reported)
+            reporter.progress(done)  # after the wait for the GPU, which belongs to the steps
             measured = trainee.measure()
             _refuse_to_keep(measured, done)
             points = [*points, {"step": done, "loss": of_steps.mean().item(), **measured}]
             reporter.report(done, points, trainee.state)
             reported = done
             losses.clear()
-        elif len(losses) % CHECK_EVERY_STEPS == 0:
+            continue
+        if len(losses) % CHECK_EVERY_STEPS == 0:
             # Between reports that are far apart, without a word to the other workers: they end with this one.
             refuse_what_is_not_finite(torch.stack(losses[-CHECK_EVERY_STEPS:]), done - CHECK_EVERY_STEPS)
+        reporter.progress(done)
     return points
 
 

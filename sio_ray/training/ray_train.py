@@ -23,7 +23,9 @@ from sio_ray.errors import SioRayError, TrainingError
 from sio_ray.progress import console
 from sio_ray.training.loop import Point
 from sio_ray.training.state import load_progress, save_progress
+from sio_ray.training.watch import Spent
 from sio_ray.training.workers import mean_over_workers
+from sio_ray.watching import events, metrics
 
 #: How often workers may fail in a row without a new checkpoint: a long run outlives any number of lost nodes.
 _MAX_FAILURES = 4
@@ -41,26 +43,36 @@ _PROGRESS_INTERVAL_S = 0.25
 
 
 class RayTrainReporter:
-    """Reports to Ray Train (a checkpoint from rank 0, a barrier for the others) and to the driver's progress board.
+    """Reports to Ray Train (a checkpoint from rank 0, a barrier for the others) and to the driver's board.
 
     Args:
-        run: name under which the progress board shows this run.
-        board: handle of the driver's progress actor, or None.
+        run: name under which the board shows this run.
+        board: handle of the driver's `Board`, or None.
         on_report: called on rank 0 with step and curve before each checkpoint.
+        feed_wait_s: seconds that this worker has waited for its feed so far.
     """
 
-    def __init__(self, run: str, board: Any, on_report: Callable[[int, list[Point]], None] | None = None) -> None:
-        self._run, self._board, self._on_report = run, board, on_report
+    def __init__(
+        self,
+        run: str,
+        board: Any,
+        on_report: Callable[[int, list[Point]], None] | None = None,
+        feed_wait_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._run, self._board, self._on_report, self._feed_wait_s = run, board, on_report, feed_wait_s
         self._is_first = ray.train.get_context().get_world_rank() == 0
         self._last_s = 0.0
+        self._steps, self._step_s, self._report_s = 0, 0.0, 0.0
+        self._mark_s = time.monotonic()
 
     def resume(self) -> tuple[dict[str, Tensor], int, list[Point]] | None:
         """See `Reporter`."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return load_progress(Path(folder))
+        checkpoint, found = ray.train.get_checkpoint(), None
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                found = load_progress(Path(folder))
+        self._mark_s = time.monotonic()
+        return found
 
     def average(self, values: Tensor) -> Tensor:
         """See `Reporter`."""
@@ -69,22 +81,33 @@ class RayTrainReporter:
     def progress(self, step: int) -> None:
         """See `Reporter`."""
         now_s = time.monotonic()
-        if self._is_first and self._board is not None and now_s - self._last_s >= _PROGRESS_INTERVAL_S:
+        self._steps += 1
+        self._step_s += now_s - self._mark_s
+        self._mark_s = now_s
+        if now_s - self._last_s >= _PROGRESS_INTERVAL_S:
             self._last_s = now_s
-            self._board.update.remote(self._run, step)
+            self._tell(step)
 
     def report(self, step: int, points: list[Point], state: Callable[[], dict[str, Tensor]]) -> None:
         """See `Reporter`."""
         if not self._is_first:
             ray.train.report(points[-1])
             return
-        if self._board is not None:
-            self._board.update.remote(self._run, step, points[-1])
+        self._tell(step, points[-1])
         if self._on_report is not None:
             self._on_report(step, points)
         with tempfile.TemporaryDirectory() as folder:
             save_progress(Path(folder), state(), step, points)
             ray.train.report(points[-1], checkpoint=Checkpoint.from_directory(folder))
+        now_s = time.monotonic()
+        self._report_s += now_s - self._mark_s
+        self._mark_s = now_s
+        self._tell(step)
+
+    def _tell(self, step: int, point: Point | None = None) -> None:
+        if self._is_first and self._board is not None:
+            spent = Spent(self._steps, self._step_s, self._feed_wait_s(), self._report_s)
+            self._board.update.remote(self._run, step, spent, point)
 
 
 @dataclass(frozen=True)
@@ -229,6 +252,8 @@ def _fit_to_the_end(
                     f"{_last_line(error)}; run the same command again to continue from its last checkpoint, with "
                     "--debug for the whole error."
                 ) from error
+            metrics.count("sio_train_restarts_total")
+            events.tell("workers_lost", _last_line(error), level="warning")
             console.print(
                 f"  run {name} stopped ({_last_line(error)}); continuing from its last checkpoint",
                 markup=False,

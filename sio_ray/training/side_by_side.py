@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -39,7 +40,9 @@ def side_by_side(jobs: Sequence[Callable[[], T]], limit: int) -> list[T]:
             except BaseException as error:  # noqa: BLE001 - handed on to the main thread, whatever it is
                 errors.append(error)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(limit, len(jobs)))]
+    threads = [
+        threading.Thread(target=copy_context().run, args=[work], daemon=True) for _ in range(min(limit, len(jobs)))
+    ]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

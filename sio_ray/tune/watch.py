@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -17,7 +18,8 @@ from rich.text import Text
 from sio_ray.config import TuneConfig
 from sio_ray.progress import console
 from sio_ray.search.goal import Goal
-from sio_ray.search.trial import Trial, TrialResult
+from sio_ray.search.trial import Status, Trial, TrialResult
+from sio_ray.watching import events, metrics
 
 #: Rows of the live table: what fits beside the rest of a small terminal.
 _NUM_ROWS = 10
@@ -33,7 +35,7 @@ NAMES = {
 
 
 class Watch:
-    """Keeps the state of a search for people; called from Tune's thread, drawn from another.
+    """Keeps the state of a search for people, metrics and events; called from Tune's thread, drawn from another.
 
     Args:
         section: of the config.
@@ -55,11 +57,16 @@ class Watch:
         with self._lock:
             self._trials[trial.index] = trial
             self._running[trial.index] = {}
+        events.tell("trial_begun", trial=trial.index, arm=trial.arm, phase=trial.phase, values=trial.values)
+        self._show_states()
 
     def validated(self, index: int, figures: Mapping[str, Any]) -> None:
         """A running trial was judged."""
         with self._lock:
             self._running[index] = figures
+        told = {name: figures[name] for name in ("step", "loss", *TITLES) if name in figures}
+        events.tell("trial_validated", trial=index, **told)
+        _show_scores(told, "newest")
 
     def end(self, trial: Trial, result: TrialResult, num_trials: int) -> None:
         """A trial has ended, now or in an earlier run of the same search."""
@@ -67,8 +74,35 @@ class Watch:
             is_new = self._running.pop(trial.index, None) is not None
             self._trials[trial.index], self._results[trial.index] = trial, result
             self._num_trials, self._num_new = num_trials, self._num_new + is_new
+            best = self._best()
         if is_new and not console.is_terminal:
             console.print(f"  {self._line(trial, result)}", markup=False, soft_wrap=True)
+        if is_new:
+            self._tell_of_end(trial, result)
+        for index, name in {0: "baseline", best: "best"}.items():
+            if (found := self._results.get(index)) is not None and found.value(self._metric) is not None:
+                _show_scores(found.curve[-1].summary(), name)
+        metrics.show("sio_progress_ratio", len(self._results) / num_trials, part="trials")
+        self._show_states()
+
+    def _tell_of_end(self, trial: Trial, result: TrialResult) -> None:
+        metrics.count("sio_trial_seconds_total", result.train_s, part="train")
+        metrics.count("sio_trial_seconds_total", result.judge_s, part="judge")
+        value = result.value(self._metric)
+        events.tell(
+            "trial_ended",
+            result.error or "",
+            level="info" if result.status in ("done", "stopped") else "warning",
+            **{"trial": trial.index, "status": result.status, self._metric: value, "wall_s": round(result.wall_s, 3)},
+        )
+
+    def _show_states(self) -> None:
+        ended = Counter(result.status for result in self._results.values())
+        for state, number in {
+            "running": len(self._running),
+            **{name: ended[name] for name in get_args(Status)},
+        }.items():
+            metrics.show("sio_trials", number, state=state)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -114,21 +148,25 @@ class Watch:
     def _head(self) -> str:
         done = len(self._results)
         head = f"{done} of {self._num_trials} trials"
-        last = self._section.num_validations  # segments of a population that end earlier are no whole runs
-        ended = {
-            index: result
-            for index, result in self._results.items()
-            if self._trials[index].phase == "search" and self._trials[index].last == last
-        }
-        if 0 in ended:
-            best = self._goal.best(ended, [index for index in sorted(ended) if index])
-            most, base = ended[best].value(self._metric), ended[0].value(self._metric)
+        best = self._best()
+        if best is not None:
+            most, base = (self._results[index].value(self._metric) for index in (best, 0))
             if most is not None and base is not None:
                 head += f", best {NAMES[self._metric]} {100 * most:.2f} ({100 * (most - base):+.2f} over the baseline)"
         if self._num_new:
             left = max(0, self._num_trials - done) * (time.monotonic() - self._started_s) / self._num_new
             head += f", eta {timedelta(seconds=round(left))}"
         return head
+
+    def _best(self) -> int | None:
+        """The best trial so far, 0 while that is the baseline; None before the baseline has ended."""
+        last = self._section.num_validations  # segments of a population that end earlier are no whole runs
+        ended = {
+            index: result
+            for index, result in self._results.items()
+            if self._trials[index].phase == "search" and self._trials[index].last == last
+        }
+        return self._goal.best(ended, [index for index in sorted(ended) if index]) if 0 in ended else None
 
     def _line(self, trial: Trial, result: TrialResult) -> str:
         values = ", ".join(f"{short(key)} {value}" for key, value in trial.values.items())
@@ -147,6 +185,12 @@ class Watch:
 def short(field: str) -> str:
     """A dotted field without its section, for the head of a column."""
     return field.removeprefix("train.").removeprefix("evaluate.detector_options.")
+
+
+def _show_scores(figures: Mapping[str, Any], of: str) -> None:
+    for metric in TITLES:
+        if metric in figures:
+            metrics.show("sio_trial_score_ratio", figures[metric], metric=metric, of=of)
 
 
 def _percents(figures: Mapping[str, Any], metric: str) -> list[str]:

@@ -194,6 +194,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "cluster.num_cpus": (7, NOTHING),
     "cluster.num_gpus": (7, NOTHING),
     "cluster.dashboard": (True, NOTHING),
+    "cluster.log_json": (True, NOTHING),
 }
 
 

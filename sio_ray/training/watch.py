@@ -1,0 +1,158 @@
+"""Shows training runs in the driver: bars, metrics and events, fed by the first worker of each through one actor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import ray
+
+from sio_ray.progress import CountProgress, progress_bars
+from sio_ray.training.loop import Point
+from sio_ray.watching import events, metrics
+
+#: So often the driver asks how far the runs are.
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the process of a run's first worker has done so far; it starts at nothing again with the process.
+
+    Attributes:
+        steps: optimiser steps.
+        step_s: seconds of them.
+        wait_s: of these, seconds of waiting for the feed.
+        report_s: seconds between steps, for validation and checkpoints.
+    """
+
+    steps: int = 0
+    step_s: float = 0.0
+    wait_s: float = 0.0
+    report_s: float = 0.0
+
+    def since(self, before: Spent) -> Spent:
+        """What has come since; all of it if the process is another one."""
+        if self.steps < before.steps:
+            return self
+        mine, theirs = asdict(self), asdict(before)
+        return Spent(**{name: mine[name] - theirs[name] for name in mine})
+
+
+@dataclass
+class Row:
+    """How far a run is.
+
+    Attributes:
+        step: that is done.
+        spent: by its process.
+        points: of its training curve that nobody has taken yet.
+    """
+
+    step: int = 0
+    spent: Spent = Spent()
+    points: list[Point] = field(default_factory=list)
+
+
+class Board:
+    """The actor that workers write their progress to and the driver reads."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Row] = {}
+
+    def update(self, run: str, step: int, spent: Spent, point: Point | None = None) -> None:
+        """Set how far a run is, and add a point to its training curve if there is a new one."""
+        row = self._rows.setdefault(run, Row())
+        row.step, row.spent = step, spent
+        row.points += [] if point is None else [point]
+
+    def take(self) -> dict[str, Row]:
+        """How far every run is; its points are given once."""
+        taken, self._rows = self._rows, {run: Row(row.step, row.spent) for run, row in self._rows.items()}
+        return taken
+
+
+@dataclass(frozen=True)
+class WatchedRun:
+    """A run to show.
+
+    Attributes:
+        num_steps: of the whole run.
+        images_per_step: over all workers.
+        labels: `arm`, `seed` and `member`, of its metrics and events.
+    """
+
+    num_steps: int
+    images_per_step: int
+    labels: Mapping[str, str]
+
+
+class _Shown:
+    """One run as it is shown."""
+
+    def __init__(self, name: str, run: WatchedRun, bars: Any) -> None:
+        self._run, self._last, self._note = run, Spent(), "running"
+        self._progress = CountProgress(name, run.num_steps, "steps", bars, speed_in_bar=False)
+
+    def update(self, row: Row) -> None:
+        """Show what is new."""
+        new, labels = row.spent.since(self._last), self._run.labels
+        self._last = row.spent
+        metrics.count("sio_train_steps_total", new.steps, **labels)
+        metrics.count("sio_train_images_total", new.steps * self._run.images_per_step, **labels)
+        metrics.count("sio_train_step_seconds_total", new.step_s, **labels)
+        metrics.count("sio_train_feed_wait_seconds_total", new.wait_s, **labels)
+        metrics.count("sio_train_report_seconds_total", new.report_s, **labels)
+        for point in row.points:
+            self._note = _note(point)
+            metrics.show("sio_train_loss", point["loss"], **labels)
+            if "val_accuracy" in point:
+                metrics.show("sio_train_val_accuracy_ratio", point["val_accuracy"], **labels)
+            events.tell("reported", **labels, **point)
+        self._progress.reach(row.step, num_new=new.steps, note=self._note)
+
+
+def _note(point: Point) -> str:
+    """The newest point of a curve in few words, so that a bar fits 80 columns."""
+    words = [f"loss {point['loss']:.2g}"]
+    words += [f"val {100 * point['val_accuracy']:.1f}%"] if "val_accuracy" in point else []
+    return " ".join(words)
+
+
+@contextmanager
+def watch_runs(runs: Mapping[str, WatchedRun]) -> Iterator[Any]:
+    """Show runs until the end of the block.
+
+    Args:
+        runs: by the name under which workers write to the board that is yielded.
+    """
+    board = ray.remote(num_cpus=0)(Board).remote()
+    stop = threading.Event()
+    with progress_bars() as bars:
+        shown = {name: _Shown(name, run, bars) for name, run in runs.items()}
+
+        def look() -> None:
+            try:
+                rows = ray.get(board.take.remote(), timeout=5)
+            except ray.exceptions.RayError:
+                return  # what is shown is a courtesy; the work itself reports its own failures
+            for name, row in rows.items():
+                shown[name].update(row)
+
+        def poll() -> None:
+            while not stop.wait(_POLL_S):
+                look()
+            look()
+
+        thread = threading.Thread(target=copy_context().run, args=[poll], daemon=True)
+        thread.start()
+        try:
+            yield board
+        finally:
+            stop.set()
+            thread.join(timeout=6)
+            ray.kill(board)
