@@ -16,6 +16,7 @@ from sio_ray import __version__
 from sio_ray.commands.checkpoint import app as checkpoint_app
 from sio_ray.commands.detectors import detectors
 from sio_ray.commands.images import app as images_app
+from sio_ray.commands.logs import logs
 from sio_ray.commands.quality import quality
 from sio_ray.commands.report import report
 from sio_ray.commands.status_text import status
@@ -194,6 +195,9 @@ app.command(epilog="Example:  sio-ray quality SET --reference id/val --train id/
 
 
 app.command(epilog="Example:  sio-ray status runs/digits")(status)
+
+
+app.command(epilog="Example:  sio-ray logs runs/digits --level warning")(logs)
 
 
 @app.command(epilog="Example:  sio-ray plan digits generate.synthetic_ratio=10 --calibrate")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +13,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from sio_ray.commands.logs import line_of
 from sio_ray.commands.status_progress import Progress
 from sio_ray.progress import console
+from sio_ray.watching.events import problems_of
 
 _STYLES = {"done": "green", "unfinished": "yellow", "not begun": "dim", "unreadable": "red"}
 
@@ -55,6 +58,9 @@ def status(
             )
         if run.command is None and not run.is_done:
             console.print(Text("run the command that began it again to continue"))
+        if run.kind == "run" and not run.is_done and (problems := problems_of(Path(run.folder))):
+            told = f"{len(problems):,} warnings and errors (sio-ray logs {run.folder} --level warning), the last:"
+            console.print(Text(f"{_plain(told)}\n  {line_of(problems[-1])}"), soft_wrap=True)
 
     for run in found:
         show(run)

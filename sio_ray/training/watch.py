@@ -112,7 +112,8 @@ class _Shown:
             metrics.show("sio_train_loss", point["loss"], **labels)
             if "val_accuracy" in point:
                 metrics.show("sio_train_val_accuracy_ratio", point["val_accuracy"], **labels)
-            events.tell("reported", **labels, **point)
+            told: dict[str, Any] = {**labels, **point}
+            events.tell("reported", **told)
         self._progress.reach(row.step, num_new=new.steps, note=self._note)
 
 

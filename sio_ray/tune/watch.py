@@ -75,11 +75,12 @@ class Watch:
             self._trials[trial.index], self._results[trial.index] = trial, result
             self._num_trials, self._num_new = num_trials, self._num_new + is_new
             best = self._best()
+            shown = [("baseline", 0)] if best is None else [("baseline", 0), ("best", best)]
         if is_new and not console.is_terminal:
             console.print(f"  {self._line(trial, result)}", markup=False, soft_wrap=True)
         if is_new:
             self._tell_of_end(trial, result)
-        for index, name in {0: "baseline", best: "best"}.items():
+        for name, index in shown:
             if (found := self._results.get(index)) is not None and found.value(self._metric) is not None:
                 _show_scores(found.curve[-1].summary(), name)
         metrics.show("sio_progress_ratio", len(self._results) / num_trials, part="trials")
