@@ -14,6 +14,7 @@ from markdown_commands import code_blocks, read_document, sio_ray_commands
 from sio_ray.cli import app
 from sio_ray.config import STAGES, load_config
 from sio_ray.config.loading import dotted_keys
+from sio_ray.watching.metrics import METRICS
 
 DOCS = read_document("docs/cluster.md")
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,20 @@ def test_jobs_that_are_submitted_are_there_with_configs_that_load() -> None:
     program, script, preset, *overrides = shlex.split(line.split(" -- ")[1])
     assert (program, (ROOT / script).is_file()) == ("python", True)
     assert load_config(preset, overrides).cluster.address == "auto"
+
+
+def test_every_metric_is_listed_as_the_table_has_it() -> None:
+    rows = re.findall(r"^\| `(sio_\w+)` \| (.*) \| (.*) \|$", DOCS, re.MULTILINE)
+    tags = {name: ", ".join(f"`{tag}`" for tag in metric.tags) for name, metric in METRICS.items()}
+    assert rows == [(name, tags[name], metric.description) for name, metric in METRICS.items()]
+
+
+def test_every_event_that_is_named_is_told_and_every_one_that_is_told_is_named() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "sio_ray").rglob("*.py"))
+    told = set(re.findall(r'\btell\(\s*"(\w+)"', sources))
+    rows = re.findall(r"^\| (`[\w`, ]+`) \|", DOCS.split("## Watching")[1].split("\n## ")[0], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)} - METRICS.keys()
+    assert named == told
 
 
 def test_files_and_fields_that_are_named_are_there() -> None:

@@ -32,7 +32,9 @@ def run(arguments, capsys):
 
 def test_the_readme_has_the_commands_that_are_tested_here():
     stages = {"run", "config", "train", "tune", "evaluate", "generate", "report"}
-    assert {stage for stage, *_ in COMMANDS} == stages | {"plan", "images", "quality", "detectors", "status"}
+    assert {stage for stage, *_ in COMMANDS} == stages | {
+        *("plan", "images", "quality", "detectors", "status", "logs")
+    }
 
 
 def test_commands_on_digits(finished, capsys, tmp_path):
@@ -57,6 +59,8 @@ def test_the_state_of_a_run(finished, capsys):
     assert ["status", "runs/digits"] in COMMANDS
     told = run(["status", str(config.run_dir)], capsys).err
     assert all(stage in told for stage in ("prepare", "fit-generator", "generate", "train", "evaluate", "report"))
+    assert ["logs", "runs/digits", "--level", "warning"] in COMMANDS
+    assert run(["logs", str(config.run_dir), "--level", "warning"], capsys).err == ""
 
 
 def test_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch, tiny):
