@@ -35,6 +35,7 @@ from sio_ray.generate.actors import DRAWING
 from sio_ray.generate.notes import DrawnShard, Seconds
 from sio_ray.imageset import ImageSetInfo, ShardEntry
 from sio_ray.imageset.storage import Folder
+from sio_ray.pool.messages import News, UnitDone
 from sio_ray.pool.pool import Pool
 from sio_ray.pool.resources import Patience, PoolSize
 
@@ -81,10 +82,11 @@ class Stopwatch:
         self.times_s: list[float] = []
         self.seconds = Seconds()
 
-    def __call__(self, drawn: DrawnShard) -> None:
+    def hear(self, news: News[DrawnShard]) -> None:
         """Take the time of a shard that is done."""
-        self.times_s.append(time.perf_counter())
-        self.seconds += drawn.seconds
+        if isinstance(news, UnitDone):
+            self.times_s.append(time.perf_counter())
+            self.seconds += news.result.seconds
 
     def shards_per_s(self, skip: int) -> float:
         """Of all shards after the first `skip`, which warm up."""
@@ -94,7 +96,8 @@ class Stopwatch:
 def run_pool(job: Any, num_actors: int, threads: int) -> tuple[float, Seconds]:
     """Images per second of our pool, and where the actors' time went."""
     watch = Stopwatch()
-    pool = Pool(DRAWING, job.make_writer, PoolSize(num_actors, threads, 0), Patience(), adopt=job.adopt, on_done=watch)
+    size = PoolSize(num_actors, threads, 0)
+    pool = Pool(DRAWING, job.make_writer, size, Patience(), adopt=job.adopt, on_news=watch.hear)
     pool.run(range(job.plan.num_shards))
     return watch.shards_per_s(num_actors) * SHARD, watch.seconds
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from sio_ray.watching import metrics
 
@@ -29,7 +30,7 @@ def progress_bars() -> Progress:
         TextColumn("{task.fields[unit]}"),
         TextColumn("eta"),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column()),  # alone may wrap, so that no figure is cut
         console=console,
         disable=not console.is_terminal,
         transient=True,

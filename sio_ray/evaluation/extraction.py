@@ -24,6 +24,7 @@ from sio_ray.ood.probe import Probe, ScoredNetwork
 from sio_ray.ood.store import OutputStore, group_of
 from sio_ray.pool.pool import Pool
 from sio_ray.pool.resources import Patience, PoolSize, Work
+from sio_ray.pool.watch import PoolWatch
 from sio_ray.progress import console, count_progress
 
 #: Extraction, as a pool's messages name it.
@@ -92,6 +93,12 @@ class _Unit:
     num_images: int
     groups: frozenset[str]
 
+    @property
+    def labels(self) -> dict[str, Any]:
+        """For its events."""
+        image_set = Folder(self.extraction.image_set).safe_uri
+        return {"shard": self.shard_id, "image_set": image_set, "network": self.extraction.name}
+
     def __str__(self) -> str:
         return f"shard {self.shard_id} of {Folder(self.extraction.image_set).safe_uri} by {self.extraction.name}"
 
@@ -133,7 +140,15 @@ def extract_all(
     connect(cluster)
     start_s = time.monotonic()
     num_images = sum(unit.num_images for unit in units)
-    with count_progress("extract", num_done + num_images, "images") as progress:
+    with (
+        count_progress("extract", num_done + num_images, "images") as progress,
+        PoolWatch[_Extracted](
+            progress,
+            images=lambda done: done.num_images,
+            seconds=lambda done: {"read": done.read_s, "network": done.network_s, "write": done.write_s},
+            labels=lambda unit_id: units[unit_id].labels,
+        ) as watch,
+    ):
         progress.advance(num_done, is_new=False)
         pool = Pool(
             EXTRACTING,
@@ -144,7 +159,7 @@ def extract_all(
                 section.shard_timeout_s,
                 0 if is_ours(cluster) else section.max_wait_s,
             ),
-            on_done=lambda done: progress.advance(done.num_images, note=f"{pool.num_open} actors"),
+            on_news=watch.hear,
         )
         pool.run(range(len(units)))
     for extraction in extractions:

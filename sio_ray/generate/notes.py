@@ -33,6 +33,11 @@ class Seconds(BaseModel):
     encode_s: float = 0.0
     write_s: float = 0.0
 
+    @property
+    def by_part(self) -> dict[str, float]:
+        """Part of the work to its seconds."""
+        return {"sample": self.sample_s, "encode": self.encode_s, "write": self.write_s}
+
     def __add__(self, other: Seconds) -> Seconds:
         return Seconds(
             sample_s=self.sample_s + other.sample_s,

@@ -81,6 +81,13 @@ class UnitFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitPutBack:
+    """News: a unit that failed, could not be adopted or lost its actor is queued again."""
+
+    unit_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnitUnusable:
     """News: what is there of a unit cannot be adopted; it is done anew."""
 
@@ -96,4 +103,4 @@ class UnitSetAside:
     reason: str
 
 
-News = ActorOpened | ActorEnded | UnitDone[R] | UnitFailed | UnitUnusable | UnitSetAside
+News = ActorOpened | ActorEnded | UnitDone[R] | UnitFailed | UnitPutBack | UnitUnusable | UnitSetAside

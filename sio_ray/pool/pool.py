@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import ray
 
 from sio_ray.cluster import limit_threads
-from sio_ray.pool.messages import Call, Kill, News, Order, Result, Start, UnitDone, UnitUnusable
+from sio_ray.pool.messages import Call, Kill, News, Order, Result, Start, UnitUnusable
 from sio_ray.pool.resources import Patience, PoolSize, Work
 from sio_ray.pool.schedule import Schedule, first_line
 from sio_ray.progress import console
@@ -75,7 +75,7 @@ class Pool(Generic[R]):
         patience: how much trouble to bear.
         adopt: describes a unit that is there already, or raises; picklable. None where nothing records what was
             written, so that of two that did a unit it does not matter who was last.
-        on_done: called in the driver with each unit that is done.
+        on_news: called in the driver with all that happens to units and actors.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Pool(Generic[R]):
         patience: Patience,
         *,
         adopt: Callable[[int], R] | None = None,
-        on_done: Callable[[R], None] = lambda result: None,
+        on_news: Callable[[News[R]], None] = lambda news: None,
     ) -> None:
         self._work, self._make_worker, self._adopt = work, make_worker, adopt
-        self._size, self._patience, self._on_done = size, patience, on_done
+        self._size, self._patience, self._on_news = size, patience, on_news
         self._schedule: Schedule[R] = Schedule(work, patience, self._hear)
         self._actors: dict[int, Any] = {}
         self._calls: dict[ray.ObjectRef, Call | _Open] = {}
@@ -208,11 +208,9 @@ class Pool(Generic[R]):
         self._schedule.died(call.actor_id, unit_id, reason, now_s, with_node="node has died" in str(error))
 
     def _hear(self, news: News[R]) -> None:
-        match news:
-            case UnitDone(result=result):
-                self._on_done(result)
-            case UnitUnusable(reason=reason):
-                console.print(f"  {self._work.doing} again what cannot be used: {reason}", markup=False)
+        if isinstance(news, UnitUnusable):
+            console.print(f"  {self._work.doing} again what cannot be used: {news.reason}", markup=False)
+        self._on_news(news)
 
     def _settle_doubles(self) -> None:
         """Describe units once more whose second writer might have come in last.

@@ -6,7 +6,7 @@ import collections
 from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar
 
-from sio_ray.pool.messages import Method, News, Result, UnitDone, UnitFailed, UnitSetAside, UnitUnusable
+from sio_ray.pool.messages import Method, News, Result, UnitDone, UnitFailed, UnitPutBack, UnitSetAside, UnitUnusable
 
 R = TypeVar("R", bound=Result)
 
@@ -116,6 +116,7 @@ class Units(Generic[R]):
             self._tell(UnitSetAside(unit_id, self.set_aside[unit_id]))
         else:
             (self.suspects_queue if unit_id in self._suspects else self.queue).append(unit_id)
+            self._tell(UnitPutBack(unit_id))
 
     def _failed_too_often(self, unit_id: int) -> bool:
         return len(self._reasons.get(unit_id, ())) >= self._max_failures

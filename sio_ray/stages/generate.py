@@ -10,7 +10,7 @@ from sio_ray.config import Config
 from sio_ray.errors import GenerationError
 from sio_ray.generate.generator import check_generator, find_generator
 from sio_ray.generate.job import Job, plan_of
-from sio_ray.generate.notes import Seconds, delete_notes, survey
+from sio_ray.generate.notes import DrawnShard, Seconds, delete_notes, survey
 from sio_ray.imageset import Manifest
 from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
@@ -86,6 +86,7 @@ def _draw(config: Config, job: Job) -> Seconds:
     from sio_ray.generate.actors import DRAWING, pool_size
     from sio_ray.pool.pool import Pool
     from sio_ray.pool.resources import Patience
+    from sio_ray.pool.watch import PoolWatch
 
     section, plan = config.generate, job.plan
     connect(config.cluster)
@@ -93,7 +94,16 @@ def _draw(config: Config, job: Job) -> Seconds:
     num_there = len(found.noted) + len(found.unnoted)
     if num_there:
         console.print(f"  {num_there} of {plan.num_shards} shards are there already; drawing the others")
-    with count_progress(f"drawing {job.folder.name}", plan.num_images, "images") as progress:
+    with (
+        count_progress(f"drawing {job.folder.name}", plan.num_images, "images") as progress,
+        PoolWatch[DrawnShard](
+            progress,
+            images=lambda drawn: drawn.entry.num_images,
+            seconds=lambda drawn: drawn.seconds.by_part,
+            labels=lambda shard_id: {"shard": shard_id},
+            adopted=found.unnoted,
+        ) as watch,
+    ):
         progress.advance(sum(drawn.entry.num_images for drawn in found.noted.values()), is_new=False)
         pool = Pool(
             DRAWING,
@@ -105,7 +115,7 @@ def _draw(config: Config, job: Job) -> Seconds:
                 0 if is_ours(config.cluster) else section.max_wait_s,
             ),
             adopt=job.adopt,
-            on_done=lambda drawn: progress.advance(drawn.entry.num_images, note=f"{pool.num_open} actors"),
+            on_news=watch.hear,
         )
         pool.run(found.missing, found.unnoted)
     if pool.set_aside:

@@ -48,8 +48,8 @@ METRICS: dict[str, Metric] = {
     "sio_shards_total": Metric(
         "counter",
         "shards",
-        "Shards that were done; failed (each attempt); retried (given out again after a failure or the loss of an "
-        "actor); copied (given to a second actor, as they were late); set_aside (failed as often as they may).",
+        "Shards that were done; failed (each attempt); retried (queued again after a failure or the loss of an actor); "
+        "set_aside (failed as often as they may).",
         ("outcome",),
     ),
     "sio_shard_seconds_total": Metric(
@@ -60,7 +60,11 @@ METRICS: dict[str, Metric] = {
         ("part",),
     ),
     "sio_actors": Metric("gauge", "actors", "Actors of the pool at work."),
-    "sio_actor_deaths_total": Metric("counter", "actors", "Actors that died, their node with them or not."),
+    "sio_actor_deaths_total": Metric(
+        "counter",
+        "actors",
+        "Actors that died, their node with them or not, or were ended as they hung or did not open.",
+    ),
     # Of training runs, and of the generator's, whose arm is `generator`; measured by the first worker of each.
     "sio_train_steps_total": Metric("counter", "steps", "Optimiser steps done.", _OF_RUN),
     "sio_train_images_total": Metric("counter", "images", "Images trained on, over all workers.", _OF_RUN),

@@ -21,6 +21,7 @@ from sio_ray.generate.plan import Plan
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.storage import Folder
+from sio_ray.pool.messages import UnitDone
 from sio_ray.pool.pool import Pool
 from sio_ray.pool.resources import Patience, PoolSize
 
@@ -55,7 +56,9 @@ def main(uri: str, result: str) -> None:
     cluster.add_node(num_cpus=1)
     happened, nodes, seen = Path(f"{result}.happened"), [], []
 
-    def on_done(drawn) -> None:
+    def on_news(news) -> None:
+        if not isinstance(news, UnitDone):
+            return
         seen.append(pool.num_open)
         if len(seen) == 4:
             nodes.append(cluster.add_node(num_cpus=2))
@@ -67,7 +70,7 @@ def main(uri: str, result: str) -> None:
 
     folder = Folder(uri)
     adopt = partial(adopt_shard, PLAN, INFO, folder, False)
-    pool = Pool(DRAWING, partial(write, folder, happened), PoolSize(0, 1, 0), Patience(), adopt=adopt, on_done=on_done)
+    pool = Pool(DRAWING, partial(write, folder, happened), PoolSize(0, 1, 0), Patience(), adopt=adopt, on_news=on_news)
     pool.run(range(PLAN.num_shards))
     folder.sweep()
     entries = {drawn.entry.name: drawn.entry.sha256 for drawn in pool.done.values()}

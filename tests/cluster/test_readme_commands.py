@@ -32,9 +32,7 @@ def run(arguments, capsys):
 
 def test_the_readme_has_the_commands_that_are_tested_here():
     stages = {"run", "config", "train", "tune", "evaluate", "generate", "report"}
-    assert {stage for stage, *_ in COMMANDS} == stages | {
-        *("plan", "images", "quality", "detectors", "status", "logs")
-    }
+    assert {stage for stage, *_ in COMMANDS} == stages | {*("plan", "images", "quality", "detectors", "status", "logs")}
 
 
 def test_commands_on_digits(finished, capsys, tmp_path):
