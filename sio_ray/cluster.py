@@ -33,7 +33,6 @@ def connect(config: ClusterConfig) -> None:
     """
     # Read by Ray at import or init, and handed on to the workers it starts; what the user has set stays.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     # Importing torch in all workers at once takes more than Ray's 60 seconds on a busy machine or a slow file system.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

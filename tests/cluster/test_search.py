@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 
 import pandas as pd
 import psutil
@@ -17,6 +18,7 @@ from sio_ray.errors import ResourceError, TrainingError
 from sio_ray.imageset import ImageSet
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.tune.stage import tune
+from sio_ray.watching.events import read_events
 from tests.tune.searched import make_sets, without_seconds, write_space
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -47,6 +49,10 @@ def test_a_search_reads_no_test_set_continues_and_names_a_config_that_loads(over
     assert set(PreparedSets(config, "tune").ood("val")) >= {("near", "digits_6_9"), ("far", "letters")}
 
     rows = outcome.result["trials"]
+    told = Counter(event["event"] for event in read_events(config.run_dir) if event.get("stage") == "tune")
+    ends = {name: told[name] for name in ("stage_begun", "stage_done", "trial_begun", "trial_ended")}
+    assert ends == {"stage_begun": 1, "stage_done": 1, "trial_begun": len(rows), "trial_ended": len(rows)}
+    assert told["trial_validated"] >= len(rows)
     searched = [row for row in rows if row["phase"] == "search"]
     values = [{}, {"train.real_weight": 0.5}, {"train.real_weight": 0.75}]
     assert [row["values"] for row in searched] == values

@@ -22,6 +22,7 @@ MODULES = (
     "classifier.trainee",
     "commands.checkpoint",
     "commands.images",
+    "commands.logs",
     "datasets",
     "diffusion.trainee",
     "generate.job",
@@ -45,6 +46,9 @@ MODULES = (
     "stages.preflight",
     "stages.prepare",
     "stages.record",
+    "watching.events",
+    "watching.grafana",
+    "watching.metrics",
 )
 
 
