@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -179,7 +180,7 @@ def run_once(
     begun = BegunStage(stage=stage, config=redact_values(config), begun=_now())
     storage.write_bytes(BEGUN_NAME, (begun.model_dump_json(indent=1) + "\n").encode())
     with watched(stage, folder.parent, config):
-        tell("stage_begun", folder=folder.name)
+        tell("stage_begun", folder=folder.name, host=socket.gethostname(), pid=os.getpid())
         try:
             result = work(folder)
         except BaseException as error:

@@ -127,7 +127,8 @@ def _record(name: str, kind: str, value: float, tags: dict[str, Any]) -> None:
     assert metric.kind == kind, f"{name} is a {metric.kind}"
     assert set(tags) <= {*RUN_TAGS, *metric.tags}, f"{name} has no label {sorted(set(tags) - set(metric.tags))}"
     ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
+    # Of a client `is_initialized` would ask the cluster each time.
+    if ray is None or ray.util.client.ray.is_connected() or not ray.is_initialized():
         return
     labels = {**current().labels, **tags}
     values = {tag: str(labels.get(tag, "")) for tag in (*RUN_TAGS, *metric.tags)}

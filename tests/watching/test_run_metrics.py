@@ -36,8 +36,11 @@ def test_a_metric_is_named_as_prometheus_has_it_and_recorded_somewhere(name: str
 
 
 def test_nothing_is_recorded_where_ray_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(metrics, "_make", lambda *_: pytest.fail("made a metric"))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    count("sio_images_total", 3, actor=0)
+    monkeypatch.setattr(ray, "is_initialized", lambda: pytest.fail("asked the cluster of a client"))
+    monkeypatch.setattr(ray.util.client.ray, "is_connected", lambda: True)
     count("sio_images_total", 3, actor=0)
     monkeypatch.delitem(__import__("sys").modules, "ray")
     show("sio_actors", 2)
