@@ -1,14 +1,26 @@
 """What Ray exports of a run, and what the run's folder tells of it."""
 
 import re
+import sys
 import time
 import urllib.request
 from collections import Counter
+from dataclasses import dataclass
 
-from sio_ray.cli import run_stages
-from sio_ray.config import load_config
+from ray import cloudpickle
+
+from sio_ray.errors import GenerationError
+from sio_ray.generate.actors import DRAWING
+from sio_ray.pool.pool import Pool
+from sio_ray.pool.resources import Patience, PoolSize
+from sio_ray.pool.watch import PoolWatch
+from sio_ray.progress import count_progress
 from sio_ray.stages.layout import train_runs
+from sio_ray.watching.context import bound_to_run
 from sio_ray.watching.events import read_events
+
+# Workers cannot import test modules.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 #: Ray's processes report their metrics every ten seconds.
 _PATIENCE_S = 60
@@ -29,16 +41,37 @@ def exported(ray, run):
     return found, set(re.findall(r"^# TYPE ray_(sio_\w+ \w+)$", text, re.MULTILINE))
 
 
-def test_ray_exports_the_metrics_of_a_generation(ray_cluster, gaussian_generator, tmp_path):
-    config = load_config(
-        "digits",
-        [
-            *("name=watched", f"output_dir={tmp_path}", f"generate.generator={gaussian_generator}"),
-            *("generate.num_images=100", "generate.images_per_shard=30", "generate.num_actors=1"),
-            *("generate.sampler_batch_size=8", "generate.num_inference_steps=3"),
-        ],
-    )
-    run_stages(config, ["generate"])
+@dataclass(frozen=True)
+class Drawn:
+    digest: str = ""
+
+
+class Drawing:
+    """Draws nothing; the first time that shard 2 is asked for, it fails."""
+
+    def __init__(self):
+        self.failed = False
+
+    def do(self, unit_id):
+        if unit_id == 2 and not self.failed:
+            self.failed = True
+            raise GenerationError("no picture")
+        return Drawn()
+
+
+def test_ray_exports_what_a_pool_did_and_the_runs_folder_tells_it(ray_cluster, tmp_path):
+    with (
+        bound_to_run(tmp_path, on_stderr=False, run="watched", stage="generate"),
+        count_progress("drawing images", 100, "images") as progress,
+        PoolWatch(
+            progress,
+            images=lambda drawn: 25,
+            seconds=lambda drawn: {"sample": 2.0, "encode": 0.5},
+            labels=lambda unit_id: {"shard": unit_id},
+        ) as watch,
+    ):
+        pool = Pool(DRAWING, Drawing, PoolSize(1, 1, 0), Patience(), on_news=watch.hear)
+        pool.run(range(4))
     stage = ("stage", "generate")
     images = ("sio_images_total", ("actor", "0"), stage)
     deadline_s = time.monotonic() + _PATIENCE_S
@@ -46,15 +79,16 @@ def test_ray_exports_the_metrics_of_a_generation(ray_cluster, gaussian_generator
         assert time.monotonic() < deadline_s, found
         time.sleep(0.5)
     values, types = found
-    assert values["sio_shards_total", ("outcome", "done"), stage] == 4
+    outcomes = {"done": 4, "failed": 1, "retried": 1}
+    assert {name: values["sio_shards_total", ("outcome", name), stage] for name in outcomes} == outcomes
+    seconds = {"sample": 8.0, "encode": 2.0}
+    assert {part: values["sio_shard_seconds_total", ("part", part), stage] for part in seconds} == seconds
     assert values["sio_progress_ratio", ("part", "drawing images"), stage] == 1
     assert values["sio_actors", stage] == 0
-    parts = ("sample", "encode", "write")
-    assert all(values["sio_shard_seconds_total", ("part", part), stage] > 0 for part in parts)
     assert {"sio_images_total counter", "sio_actors gauge"} <= types
-    told = Counter((event["event"], event.get("shard")) for event in read_events(config.run_dir))
-    once = [("stage_begun", None), ("actor_opened", None), *(("shard_done", n) for n in range(4)), ("stage_done", None)]
-    assert told == dict.fromkeys(once, 1)
+    told = Counter((event["event"], event.get("shard")) for event in read_events(tmp_path))
+    of_shards = [*(("shard_done", number) for number in range(4)), ("shard_failed", 2), ("shard_retried", 2)]
+    assert told == dict.fromkeys([("actor_opened", None), *of_shards], 1)
 
 
 def test_the_folder_of_a_run_tells_of_every_stage_and_every_report(finished):
