@@ -20,6 +20,9 @@ from sio_ray.progress import console
 from sio_ray.stages.generate import make_job
 from sio_ray.stages.layout import generated_set_uri
 
+#: With fewer shards for each actor, the last ones leave too many actors idle.
+_SHARDS_PER_ACTOR = 8
+
 #: Batch sizes that are measured beside the config's own, up to the first that is too large or of no use.
 _SIZES = [2**k for k in range(13)]
 
@@ -46,6 +49,8 @@ class Estimate:
         wall_s: for the whole set; None without calibration.
         gpu_hours: likewise; 0 on CPUs.
         calibrations: every batch size that was measured.
+        few_shards: what to change where the last shards leave actors idle; None where they do not, or where neither
+            the config nor calibration says how many actors there are.
     """
 
     images: str
@@ -65,6 +70,7 @@ class Estimate:
     wall_s: float | None = None
     gpu_hours: float | None = None
     calibrations: tuple[Calibration, ...] = ()
+    few_shards: str | None = None
 
 
 def make_plan(config: Config, *, calibrate: bool) -> Estimate:
@@ -85,12 +91,12 @@ def make_plan(config: Config, *, calibrate: bool) -> Estimate:
         if calibrate or not (section.stands_alone and section.num_classes and section.image_size_px):
             raise
         console.print(f"the generator was not looked at: {error}", style="yellow", markup=False, soft_wrap=True)
-        return _estimate(*plan_of(section, None, None), Folder(generated_set_uri(config)))
-    estimate = _estimate(job.plan, job.info, job.folder)
+        return _estimate(*plan_of(section, None, None), Folder(generated_set_uri(config)), section.num_actors)
+    estimate = _estimate(job.plan, job.info, job.folder, config.generate.num_actors)
     return _calibrated(estimate, config, job) if calibrate else estimate
 
 
-def _estimate(plan: Plan, info: ImageSetInfo, folder: Folder) -> Estimate:
+def _estimate(plan: Plan, info: ImageSetInfo, folder: Folder, num_actors: int) -> Estimate:
     counts = plan.class_counts()
     full, rest = divmod(plan.num_images, plan.images_per_shard)
     calls = full * -(-plan.images_per_shard // plan.sampler_batch_size) + -(-rest // plan.sampler_batch_size)
@@ -106,6 +112,30 @@ def _estimate(plan: Plan, info: ImageSetInfo, folder: Folder) -> Estimate:
         num_sampler_calls=calls,
         padding_share=1 - plan.num_images / (calls * plan.sampler_batch_size),
         raw_bytes=plan.num_images * channels * height * width,
+        few_shards=_few_shards(plan, num_actors),
+    )
+
+
+def fitting_images_per_shard(plan: Plan, num_actors: int) -> int:
+    """The most images per shard, up to the plan's own, that give each actor enough shards; whole sampler batches."""
+    fitting = plan.num_images // (_SHARDS_PER_ACTOR * num_actors)
+    batches = max(1, fitting // plan.sampler_batch_size)
+    return min(plan.images_per_shard, batches * plan.sampler_batch_size)
+
+
+def _few_shards(plan: Plan, num_actors: int) -> str | None:
+    if plan.num_shards >= _SHARDS_PER_ACTOR * num_actors or num_actors == 1:
+        return None
+    idle = 1 - plan.num_shards / (-(-plan.num_shards // num_actors) * num_actors)
+    fitting = fitting_images_per_shard(plan, num_actors)
+    remedy = (
+        f"set generate.images_per_shard={fitting} before the first shard is drawn"
+        if fitting < plan.images_per_shard
+        else "a shard is one sampler batch already, so give fewer actors, or a smaller generate.sampler_batch_size"
+    )
+    return (
+        f"{plan.num_shards:,} shards for {num_actors:,} actors leave at least {idle:.0%} of their time unused, as the "
+        f"last ones end apart; {remedy}."
     )
 
 
@@ -136,6 +166,7 @@ def _calibrated(estimate: Estimate, config: Config, job: Job) -> Estimate:
         wall_s=wall_s,
         gpu_hours=wall_s * num_actors * section.gpus_per_actor / 3600,
         calibrations=tuple(calibrations),
+        few_shards=_few_shards(plan, size.wanted()),
     )
 
 
@@ -170,6 +201,8 @@ def print_plan(estimate: Estimate) -> None:
     for name, value in rows:
         table.add_row(f"[bold]{name}[/bold]", value)
     console.print(table)
+    if estimate.few_shards:
+        console.print(estimate.few_shards, style="yellow", markup=False, soft_wrap=True)
     if estimate.calibrations:
         console.print(_calibration_table(estimate.calibrations))
     else:

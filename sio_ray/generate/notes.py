@@ -109,8 +109,8 @@ def survey(folder: Folder, plan: Plan) -> Survey:
 
 
 def delete_notes(folder: Folder) -> None:
-    """Delete all notes; the manifest says it all now."""
-    notes = folder.subfolder(NOTES_FOLDER)
-    with ThreadPoolExecutor(_CONCURRENT_READS) as writers:
-        list(writers.map(notes.delete, notes.list()))
-    notes.delete_folder()
+    """Delete all notes; the manifest says it all now.
+
+    By their folder, which on S3 takes a request for every thousand of them; one by one each took three.
+    """
+    folder.subfolder(NOTES_FOLDER).delete_folder()

@@ -91,6 +91,7 @@ class Pool(Generic[R]):
         self._work, self._make_worker, self._adopt = work, make_worker, adopt
         self._size, self._patience, self._on_news = size, patience, on_news
         self._schedule: Schedule[R] = Schedule(work, patience, self._hear)
+        self._make_actor: Callable[[], Any] = lambda: None
         self._actors: dict[int, Any] = {}
         self._calls: dict[ray.ObjectRef, Call | _Open] = {}
         self._next_look_s = 0.0
@@ -120,6 +121,10 @@ class Pool(Generic[R]):
             ResourceError: no actor found a place in time.
         """
         self._schedule.add(do, adopt)
+        remote = ray.remote(max_concurrency=2, **self._size.options())(PoolActor)
+        # Stored once, not sent with every actor: they may know every unit there is.
+        parts = ray.put(self._make_worker), ray.put(self._adopt)
+        self._make_actor = lambda: remote.remote(*parts, self._size.threads_per_actor)
         try:
             while not self._schedule.is_over:
                 self._look()
@@ -155,10 +160,8 @@ class Pool(Generic[R]):
     def _carry_out(self, order: Order) -> None:
         match order:
             case Start(actor_id):
-                remote = ray.remote(max_concurrency=2, **self._size.options())(PoolActor)
-                actor = remote.remote(self._make_worker, self._adopt, self._size.threads_per_actor)
-                self._actors[actor_id] = actor
-                self._calls[actor.open.remote()] = _Open(actor_id)
+                self._actors[actor_id] = self._make_actor()
+                self._calls[self._actors[actor_id].open.remote()] = _Open(actor_id)
             case Call(actor_id, method, unit_id):
                 self._calls[getattr(self._actors[actor_id], method).remote(unit_id)] = order
             case Kill(actor_id):

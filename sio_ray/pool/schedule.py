@@ -263,10 +263,11 @@ class Schedule(Generic[R]):
 
     def _count_trouble(self, reason: str, error: BaseException | None = None) -> None:
         self._trouble_in_a_row += 1
-        most = self._patience.max_trouble_in_a_row
+        # A store that is away for a minute meets many actors at once: each may see it.
+        most = max(self._patience.max_trouble_in_a_row, self._num_alive)
         if self._trouble_in_a_row >= most:
             raise self._work.error(
-                f"{most} times in a row an actor died, or nothing could be written, the last time: "
+                f"{self._trouble_in_a_row} times in a row an actor died, or nothing could be written, the last time: "
                 f"{reason.rstrip('.')}. Look for missing memory, a full disk or a broken driver, then run the same "
                 "command again: finished shards are kept."
             ) from error

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from sio_ray.cli import main
-from sio_ray.commands.plan import make_plan
+from sio_ray.commands.plan import fitting_images_per_shard, make_plan
 from sio_ray.config import load_config
 from sio_ray.errors import CheckpointError
+from sio_ray.generate.plan import Plan
 
 
 @pytest.fixture
@@ -47,3 +48,26 @@ def test_a_generator_that_is_not_here_is_planned_for_by_what_the_config_says(cap
     assert "the generator was not looked at: " in capsys.readouterr().err
     with pytest.raises(CheckpointError, match="facebook/DiT-XL-2-256"):
         make_plan(load_config("imagenet_256px"), calibrate=True)
+
+
+def test_too_few_shards_for_the_actors_are_told(config, capsys):
+    # 100 images in shards of 30 by batches of 8: 4 shards; 3 actors take 2 rounds of which a third is unused.
+    told = make_plan(load_config(config, ["generate.num_actors=3"]), calibrate=False).few_shards
+    assert told == (
+        "4 shards for 3 actors leave at least 33% of their time unused, as the last ones end apart; "
+        "set generate.images_per_shard=8 before the first shard is drawn."
+    )
+    with pytest.raises(SystemExit, match="0"):
+        main(["plan", config, "generate.num_actors=3"])
+    assert "4 shards for 3 actors" in capsys.readouterr().err
+    whole_batches = ["generate.num_actors=3", "generate.images_per_shard=8"]  # 13 shards
+    told = make_plan(load_config(config, whole_batches), calibrate=False).few_shards
+    assert "; a shard is one sampler batch already, so give fewer actors, or" in told
+    for enough in (["generate.num_actors=1"], ["generate.num_actors=2", "generate.images_per_shard=5"], []):
+        assert make_plan(load_config(config, enough), calibrate=False).few_shards is None
+
+
+def test_images_per_shard_that_give_each_actor_eight_shards():
+    plan = Plan(1_281_167, (1,) * 1000, images_per_shard=1024, sampler_batch_size=64, base_seed=0)
+    assert [fitting_images_per_shard(plan, num_actors) for num_actors in (1, 64, 512, 10**6)] == [1024, 1024, 256, 64]
+    assert -(-plan.num_images // 256) >= 8 * 512

@@ -298,6 +298,15 @@ def test_trouble_in_a_row_ends_the_work_and_anything_done_in_between_begins_anew
         trouble(world)
 
 
+def test_a_store_that_all_actors_miss_once_does_not_end_the_work():
+    world = opened(20, wanted=5, patience=Patience(max_trouble_in_a_row=2))
+    at_work = [(actor_id, actor.calls[0]) for actor_id, actor in world.actors.items()]
+    for actor_id, unit_id in at_work[:4]:
+        world.fail(actor_id, unit_id, ResourceError("no bucket"))
+    with pytest.raises(GenerationError, match=r"^5 times in a row"):
+        world.fail(*at_work[4], ResourceError("no bucket"))
+
+
 def test_news_tell_all_that_happened_to_actors():
     world = opened(5, wanted=2)
     world.die(1)
