@@ -207,6 +207,30 @@ def test_fractions_of_a_gpu_share_it(tmp_path, notes, undisturbed):
     assert digests(tmp_path / "set") == undisturbed
 
 
+class PickledWriter:
+    """Makes a writer, and counts how often it is pickled."""
+
+    times = 0
+
+    def __init__(self, make):
+        self._make = make
+
+    def __getstate__(self):
+        PickledWriter.times += 1
+        return self.__dict__
+
+    def __call__(self):
+        return self._make()
+
+
+def test_what_actors_are_made_of_is_pickled_once(tmp_path, notes, undisturbed):
+    make = PickledWriter(partial(write, tmp_path / "set", notes))
+    pool = Pool(DRAWING, make, PoolSize(3, threads_per_actor=1, gpus_per_actor=0), Patience())
+    pool.run(range(PLAN.num_shards))
+    assert digests(tmp_path / "set") == undisturbed
+    assert PickledWriter.times == 1
+
+
 def test_nothing_can_be_written_ends_the_run_after_a_while(tmp_path, notes):
     (tmp_path / "set").write_text("a file, where a folder should be")
     pool = Pool(
