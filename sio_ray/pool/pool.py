@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 import ray
@@ -91,7 +92,6 @@ class Pool(Generic[R]):
         self._work, self._make_worker, self._adopt = work, make_worker, adopt
         self._size, self._patience, self._on_news = size, patience, on_news
         self._schedule: Schedule[R] = Schedule(work, patience, self._hear)
-        self._make_actor: Callable[[], Any] = lambda: None
         self._actors: dict[int, Any] = {}
         self._calls: dict[ray.ObjectRef, Call | _Open] = {}
         self._next_look_s = 0.0
@@ -121,10 +121,6 @@ class Pool(Generic[R]):
             ResourceError: no actor found a place in time.
         """
         self._schedule.add(do, adopt)
-        remote = ray.remote(max_concurrency=2, **self._size.options())(PoolActor)
-        # Stored once, not sent with every actor: they may know every unit there is.
-        parts = ray.put(self._make_worker), ray.put(self._adopt)
-        self._make_actor = lambda: remote.remote(*parts, self._size.threads_per_actor)
         try:
             while not self._schedule.is_over:
                 self._look()
@@ -150,6 +146,13 @@ class Pool(Generic[R]):
         elif waited_s >= self._next_word_s:
             self._next_word_s += _SAY_WAITING_S
             console.print(f"  waiting for a place for an actor ({self._size.describe()}) since {waited_s:.0f} s")
+
+    @cached_property
+    def _make_actor(self) -> Callable[[], Any]:
+        """Starts an actor; what it is made of, which may know every unit there is, is stored once, not sent with each."""
+        remote = ray.remote(max_concurrency=2, **self._size.options())(PoolActor)
+        parts = ray.put(self._make_worker), ray.put(self._adopt), self._size.threads_per_actor
+        return lambda: remote.remote(*parts)
 
     # What the schedule orders.
 
