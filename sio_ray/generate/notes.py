@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sio_ray.generate.plan import Plan
 from sio_ray.imageset import ShardEntry
+from sio_ray.imageset.clients import scheme_of
 from sio_ray.imageset.storage import Folder
 
 #: Readers of Parquet folders skip names that begin with an underscore.
 NOTES_FOLDER = "_drawn"
 
-#: Small files of an object store are read so many at a time.
-_CONCURRENT_READS = 16
+#: Small files are read, and deleted, so many at a time.
+_AT_A_TIME = 16
 
 
 class Seconds(BaseModel):
@@ -100,7 +101,7 @@ def survey(folder: Folder, plan: Plan) -> Survey:
         belongs = drawn.shard_id in range(plan.num_shards) and drawn.entry.name == plan.shard_name(drawn.shard_id)
         return drawn if belongs and there.get(drawn.entry.name) == drawn.entry.num_bytes else None
 
-    with ThreadPoolExecutor(_CONCURRENT_READS) as readers:
+    with ThreadPoolExecutor(_AT_A_TIME) as readers:
         noted = {drawn.shard_id: drawn for drawn in readers.map(read, notes.list()) if drawn is not None}
     others = [shard_id for shard_id in range(plan.num_shards) if shard_id not in noted]
     unnoted = [shard_id for shard_id in others if plan.shard_name(shard_id) in there]
@@ -111,6 +112,11 @@ def survey(folder: Folder, plan: Plan) -> Survey:
 def delete_notes(folder: Folder) -> None:
     """Delete all notes; the manifest says it all now.
 
-    By their folder, which on S3 takes a request for every thousand of them; one by one each took three.
+    A bucket takes a thousand in one request by their folder, and three requests for each one by one; a disk takes them
+    one by one, and where it is another machine's, many at a time.
     """
-    folder.subfolder(NOTES_FOLDER).delete_folder()
+    notes = folder.subfolder(NOTES_FOLDER)
+    if not scheme_of(notes.uri):
+        with ThreadPoolExecutor(_AT_A_TIME) as deleters:
+            list(deleters.map(notes.delete, notes.list()))
+    notes.delete_folder()

@@ -149,7 +149,7 @@ class Pool(Generic[R]):
 
     @cached_property
     def _make_actor(self) -> Callable[[], Any]:
-        """Starts an actor; what it is made of, which may know every unit there is, is stored once, not sent with each."""
+        """Starts one; what it is made of is stored once, not sent with each, as it may know every unit there is."""
         remote = ray.remote(max_concurrency=2, **self._size.options())(PoolActor)
         parts = ray.put(self._make_worker), ray.put(self._adopt), self._size.threads_per_actor
         return lambda: remote.remote(*parts)
@@ -168,7 +168,7 @@ class Pool(Generic[R]):
             case Call(actor_id, method, unit_id):
                 self._calls[getattr(self._actors[actor_id], method).remote(unit_id)] = order
             case Kill(actor_id):
-                ray.kill(self._actors.pop(actor_id))
+                ray.kill(self._actors[actor_id])  # kept until its calls have ended
 
     # What came back.
 
@@ -225,7 +225,7 @@ class Pool(Generic[R]):
         """
         late = [ref for ref, call in self._calls.items() if isinstance(call, Call)]
         for actor_id in {self._calls[ref].actor_id for ref in late} & self._actors.keys():
-            ray.kill(self._actors.pop(actor_id))
+            ray.kill(self._actors[actor_id])
         if late:
             ray.wait(late, num_returns=len(late))
         if self._adopt is None:
