@@ -67,7 +67,7 @@ class Scenario:
     failure_share: float = 0.001
     crash_share: float = 0.0005
     tick_s: float = 0.5
-    driver_call_s: float = 0.002
+    driver_call_s: float = 0.0025
     seed: int = 0
 
 

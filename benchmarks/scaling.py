@@ -34,7 +34,7 @@ START_RAY_S = 10.0
 WRITE_LAST_S = 10.0
 
 #: Of one driver with actors that do nothing, by `benchmarks/scheduling.py --only edge` on 2 CPU cores.
-MEASURED_CALLS_PER_S = 500.0
+MEASURED_CALLS_PER_S = 414.0
 #: Of 100,000 shards, by `benchmarks/scheduling.py --only files`.
 MEASURED_MANIFEST_BYTES_PER_SHARD = 242.3
 
