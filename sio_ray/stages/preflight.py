@@ -26,26 +26,44 @@ _RGB = 3
 
 
 def check(config: Config, stages: Sequence[str]) -> None:
-    """Refuse a config whose later stages could not work.
+    """Refuse a config whose later stages could not work here.
 
     Args:
         config: already valid field by field.
         stages: those about to run.
 
     Raises:
-        ConfigError: fields contradict each other.
+        ConfigError: fields contradict each other, or a package that is asked for is missing.
         BatchError: a batch cannot hold both sources.
         ImageSetError: a set that was named is missing or unfinished.
         CheckpointError: a generator or classifier that was named is missing.
         ResourceError: the output folder cannot be written.
     """
     _check_writable(config.run_dir)
+    check_settings(config, stages)
+    if "generate" in stages:
+        _find_generate_inputs(config.generate)
+    if {"train", "tune"} & set(stages):
+        _find_train_inputs(config.train)
+
+
+def check_settings(config: Config, stages: Sequence[str]) -> None:
+    """Refuse what the config alone tells, wherever the stages will run; nothing that it names is looked at.
+
+    Args:
+        config: already valid field by field.
+        stages: those that shall run.
+
+    Raises:
+        ConfigError: fields contradict each other.
+        BatchError: a batch cannot hold both sources.
+    """
     if "fit-generator" in stages:
         _check_fit_generator(config.fit_generator)
     if "generate" in stages:
         _check_generate(config.generate)
     if {"train", "tune"} & set(stages):
-        check_train(config)
+        _check_train_settings(config)
     if "evaluate" in stages and not (config.evaluate.checkpoints or config.evaluate.outputs):
         section = config.evaluate
         choose_detectors(section.detectors, section.detector_options, _network_to_be(config.train))
@@ -119,6 +137,9 @@ def _check_generate(section: GenerateConfig) -> None:
             section.accelerator_type,
             "give actors a GPU",
         )
+
+
+def _find_generate_inputs(section: GenerateConfig) -> None:
     if section.generator is not None:
         find_generator(section.generator)
     if section.curation.classifier is not None:
@@ -135,6 +156,21 @@ def check_train(config: Config) -> None:
         BatchError: a batch cannot hold both sources.
         ImageSetError: a set that was named is missing or unfinished.
     """
+    _check_train_settings(config)
+    _find_train_inputs(config.train)
+
+
+def _find_train_inputs(section: TrainConfig) -> None:
+    check_loggers(section.loggers)
+    sets = [section.outlier_set, section.mixing_set]
+    if "sio" in section.arms:
+        sets.append(section.synthetic_set)
+    for uri in sets:
+        if uri is not None:
+            ImageSet(uri)
+
+
+def _check_train_settings(config: Config) -> None:
     section = config.train
     _check_batch_feeds_workers("train", section.global_batch_size, section.num_workers)
     smallest_part = section.global_batch_size // section.num_workers
@@ -146,7 +182,6 @@ def check_train(config: Config) -> None:
             "lower it, or take a larger batch",
         )
     _check_algorithm(section)
-    check_loggers(section.loggers)
     if "sio" in section.arms:
         _check_sio(config)
 
@@ -174,8 +209,6 @@ def _check_algorithm(section: TrainConfig) -> None:
                     value,
                     f"only {takers} trains on such pictures",
                 )
-            if value is not None and field.endswith("_set"):
-                ImageSet(value)
 
 
 def _check_sio(config: Config) -> None:
@@ -205,7 +238,6 @@ def _check_sio(config: Config) -> None:
                 "raise it, or train with train.arms=[baseline]",
             )
     if section.synthetic_set is not None:
-        ImageSet(section.synthetic_set)
         return
     drawn = config.generate.synthetic_ratio
     for field, ratio in ratios:
