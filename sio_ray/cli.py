@@ -16,10 +16,12 @@ from sio_ray import __version__
 from sio_ray.commands.checkpoint import app as checkpoint_app
 from sio_ray.commands.detectors import detectors
 from sio_ray.commands.images import app as images_app
+from sio_ray.commands.jobs import app as jobs_app
 from sio_ray.commands.logs import logs
 from sio_ray.commands.quality import quality
 from sio_ray.commands.report import report
 from sio_ray.commands.status_text import status
+from sio_ray.commands.submit import submit
 from sio_ray.config import Config, load_config, preset_names, to_yaml
 from sio_ray.errors import SioRayError
 from sio_ray.progress import console
@@ -38,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(images_app, name="images")
 app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(jobs_app, name="jobs")
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="PRESET_OR_YAML", help="Name of a preset, or path of a YAML file.")
@@ -198,6 +201,9 @@ app.command(epilog="Example:  sio-ray status runs/digits")(status)
 
 
 app.command(epilog="Example:  sio-ray logs runs/digits --level warning")(logs)
+
+
+app.command(epilog="Example:  sio-ray submit run digits output_dir=/shared/runs --address http://HEAD:8265")(submit)
 
 
 @app.command(epilog="Example:  sio-ray plan digits generate.synthetic_ratio=10 --calibrate")

@@ -52,6 +52,10 @@ class ResourceError(SioRayError):
     """The cluster or the disk cannot give what the config asks for."""
 
 
+class JobError(SioRayError):
+    """A cluster's job API cannot be reached, does not let us in, or knows no such job."""
+
+
 class GenerationError(SioRayError):
     """Shards of a synthetic image set could not be drawn."""
 

@@ -35,22 +35,22 @@ def status(
         return
 
     def show(run: RunState) -> None:
-        console.print(Text(_plain(run.folder), style="bold", overflow="fold"))
+        console.print(Text(plain(run.folder), style="bold", overflow="fold"))
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for name in ("stage", "state", "how far", "seconds", "last change (UTC)"):
             table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
         for state in run.stages:
-            label = _plain(state.label) + (" (of another config)" if state.is_current is False else "")
+            label = plain(state.label) + (" (of another config)" if state.is_current is False else "")
             table.add_row(
                 Text(label),
                 Text(state.state, style=_STYLES[state.state]),
-                Text(_plain(_how_far(state.progress))),
+                Text(plain(_how_far(state.progress))),
                 "" if state.wall_s is None else f"{state.wall_s:,.1f}",
-                _plain((state.finished or state.modified or "").removesuffix("+00:00").replace("T", " ")),
+                plain((state.finished or state.modified or "").removesuffix("+00:00").replace("T", " ")),
             )
         console.print(table)
         if run.command is not None:
-            console.print(Text(f"continue with: {_plain(run.command)}", overflow="fold"), soft_wrap=True)
+            console.print(Text(f"continue with: {plain(run.command)}", overflow="fold"), soft_wrap=True)
         if run.config_in is not None:
             console.print(
                 Text(f"  the file is the one it was begun with; {run.config_in} holds it, as `config` of its JSON"),
@@ -74,6 +74,6 @@ def _how_far(found: Progress) -> str:
     return "; ".join([*parts, found.note] if found.note else parts)
 
 
-def _plain(text: str) -> str:
-    """Text that does nothing to a terminal, whatever a folder's name or a file holds."""
+def plain(text: str) -> str:
+    """Text that does nothing to a terminal, whatever a folder's name, a file or another's job holds."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sio_ray.config.section import Section, resource
+from sio_ray.config.section import Section, place, resource
 from sio_ray.errors import ConfigError
 
 #: The post-hoc detectors of the SIO paper's table, in its order.
@@ -45,8 +45,8 @@ class EvaluateConfig(Section):
     detector_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     sweep: bool = True
     full_spectrum: bool = False
-    checkpoints: dict[Arm, tuple[str, ...]] = Field(default_factory=dict)
-    outputs: dict[Arm, tuple[str, ...]] = Field(default_factory=dict)
+    checkpoints: dict[Arm, tuple[str, ...]] = place(default_factory=dict)
+    outputs: dict[Arm, tuple[str, ...]] = place(default_factory=dict)
     download: bool = resource(False)
     on_overlap: Literal["warn", "stop"] = resource("warn")
     batch_size: int = resource(256, ge=1)

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sio_ray.config.section import Section, resource, share
+from sio_ray.config.section import Section, place, resource, share
 from sio_ray.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
@@ -133,8 +133,8 @@ class GenerateConfig(Section):
         max_wait_s: how long to wait for a cluster that has no place for any actor.
     """
 
-    generator: str | None = None
-    output: str | None = None
+    generator: str | None = place(None)
+    output: str | None = place(None)
     synthetic_ratio: float = Field(1.0, gt=0, json_schema_extra={"remedy": "give a ratio to the real set, such as 1.0"})
     num_images: int | None = Field(None, ge=1)
     labels: Literal["balanced", "proportional"] = "balanced"

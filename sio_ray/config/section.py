@@ -19,8 +19,13 @@ def share(default: Any, **extra: Any) -> Any:
     return Field(default, ge=0, le=1, json_schema_extra={"remedy": "give a share, not a percentage", **extra})
 
 
+def place(*default: Any, **rules: Any) -> Any:
+    """A field of texts that are paths or URIs, or may be; one of type `Path` need not say so."""
+    return Field(*default, json_schema_extra={"place": True}, **rules)
+
+
 def extra_of(field: FieldInfo) -> dict[str, Any]:
-    """What a field says of itself beyond its bounds: `resource`, `remedy`."""
+    """What a field says of itself beyond its bounds: `resource`, `place`, `remedy`."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sio_ray.config.generator_sections import Precision
-from sio_ray.config.section import Section, resource, share
+from sio_ray.config.section import Section, place, resource, share
 from sio_ray.errors import ConfigError
 
 
@@ -134,9 +134,9 @@ class TrainConfig(Section):
     )
     synthetic_ratio_ramp: RampConfig | None = None
     real_batch_share: float | None = share(None)
-    synthetic_set: str | None = None
-    outlier_set: str | None = None
-    mixing_set: str | None = None
+    synthetic_set: str | None = place(None)
+    outlier_set: str | None = place(None)
+    mixing_set: str | None = place(None)
     outlier_batch_size: int | None = Field(None, ge=1)
     num_steps: int = Field(1000, ge=1)
     num_epochs: int | None = Field(None, ge=1)

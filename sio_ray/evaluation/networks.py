@@ -69,6 +69,18 @@ def check_references(
     return tuple(CheckedReference(one.reference, _sha256(one)) for one in found)
 
 
+def path_in(reference: str) -> str | None:
+    """The path that a reference names, or None where it names published weights alone."""
+    prefix, colon, rest = reference.partition(":")
+    if not colon or prefix not in SOURCES:
+        return reference
+    rest, _, _ = rest.partition("?")
+    if prefix == "openood":
+        return rest
+    _, _, path = rest.partition("@")
+    return path or None
+
+
 def _find(reference: str, info: ImageSetInfo, *, download: bool) -> Found:
     prefix, colon, _ = reference.partition(":")
     if colon and prefix in SOURCES:
