@@ -17,6 +17,7 @@ from rich.text import Text
 from sio_ray.commands.status_text import plain
 from sio_ray.commands.submit import AddressOption, follow_to_end
 from sio_ray.errors import JobError
+from sio_ray.jobs.client import connect, find_address, find_job, one_line_errors, submitted_jobs
 from sio_ray.progress import console
 from sio_ray.redaction import redact_values
 
@@ -31,6 +32,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback o
 
 _STYLES = {"SUCCEEDED": "green", "RUNNING": "bold", "PENDING": "yellow", "STOPPED": "yellow", "FAILED": "red"}
 
+#: Columns that a narrow terminal does not fold, and the part of a time that is shown.
+_WHOLE = ("state", "started (UTC)", "took")
+_TO_THE_MINUTE = len("2026-11-28T14:18")
+
 #: Of a table that goes to no terminal: ids stay whole.
 _PIPE_WIDTH = 160
 
@@ -41,8 +46,6 @@ _STOP_S = 60.0
 @app.command("ls", epilog="Example:  sio-ray jobs ls --address http://HEAD:8265")
 def list_jobs(address: AddressOption = None, json: Json = False, debug: Debug = False) -> None:
     """List the jobs that were submitted, the newest first."""
-    from sio_ray.jobs.client import connect, find_address, one_line_errors, submitted_jobs
-
     where = find_address(address)
     client = connect(where)
     with one_line_errors(where):
@@ -52,12 +55,12 @@ def list_jobs(address: AddressOption = None, json: Json = False, debug: Debug = 
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("id", "stage", "config", "state", "started (UTC)", "took"):
-        table.add_column(name, justify="right" if name == "took" else "left", overflow="fold", no_wrap=name == "id")
+        table.add_column(name, justify="right" if name == "took" else "left", overflow="fold", no_wrap=name in _WHOLE)
     for row in rows:
         cells = [plain(row[name] or "") for name in ("id", "stage", "config", "state", "started")]
         took = "" if row["took_s"] is None else str(timedelta(seconds=round(row["took_s"])))
         state = Text(cells[3], style=_STYLES.get(cells[3], ""))
-        started = Text(cells[4].removesuffix("+00:00").replace("T", " "))
+        started = Text(cells[4][:_TO_THE_MINUTE].replace("T", " "))
         table.add_row(*map(Text, cells[:3]), state, started, Text(took))
     out = Console(highlight=False)
     out.print(table, width=out.width if out.is_terminal else _PIPE_WIDTH)
@@ -71,8 +74,6 @@ def logs(
     debug: Debug = False,
 ) -> None:
     """Print the log of a job."""
-    from sio_ray.jobs.client import connect, find_address, find_job, one_line_errors
-
     where = find_address(address)
     client = connect(where)
     with one_line_errors(where):
@@ -86,8 +87,6 @@ def logs(
 @app.command(epilog="Example:  sio-ray jobs stop ID --address http://HEAD:8265")
 def stop(job_id: IdArgument, address: AddressOption = None, debug: Debug = False) -> None:
     """Stop a job, and wait until it is; submitted again, it continues."""
-    from sio_ray.jobs.client import connect, find_address, find_job, one_line_errors
-
     where = find_address(address)
     client = connect(where)
     with one_line_errors(where):

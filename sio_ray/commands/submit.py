@@ -16,14 +16,16 @@ from rich.markup import escape
 
 from sio_ray.config import STAGES, Config, load_config
 from sio_ray.errors import ConfigError, JobError, did_you_mean
+from sio_ray.jobs.client import connect, find_address, one_line_errors, submitted_jobs
+from sio_ray.jobs.follow import ReaderGoneError, exit_code, follow
 from sio_ray.jobs.ids import check_id, new_id, next_attempt
+from sio_ray.jobs.parcel import Parcel, pack, pip_requirements
+from sio_ray.jobs.travel import check_travels
 from sio_ray.progress import console
 from sio_ray.redaction import redact
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
-
-    from sio_ray.jobs.parcel import Parcel
 
 #: Of the command where it stopped following, and the job goes on.
 EXIT_DETACHED = 130
@@ -62,16 +64,13 @@ def submit(
     wanted_id = None if job_id is None else check_id(job_id)
     variables = read_variables(env or ())
     loaded = load_config(config, overrides or ())
-
-    from sio_ray.jobs.client import connect, find_address, one_line_errors
-    from sio_ray.jobs.parcel import pack, pip_requirements
-
     where = find_address(address)
-    check_job(stage, loaded)
+    check_travels(loaded)
     runtime_env: dict[str, object] = {"env_vars": variables, **({"pip": pip_requirements()} if pip else {})}
     client = connect(where)
+    _check_settings(stage, loaded)
     with one_line_errors(where), tempfile.TemporaryDirectory() as folder:
-        parcel = pack(stage, loaded, Path(folder))
+        parcel = pack(stage, loaded, Path(folder) / "parcel")
         submitted = _submit(client, parcel, runtime_env, wanted_id or new_id(stage, loaded.name), where)
     if no_wait:
         sys.stdout.write(f"{submitted}\n")
@@ -79,17 +78,11 @@ def submit(
     follow_to_end(client, submitted, where)
 
 
-def check_job(stage: str, config: Config) -> None:
-    """Refuse here what would fail there, as far as the config alone tells.
-
-    Raises:
-        SioRayError: as `check_travels` and `check_settings` say.
-    """
-    from sio_ray.jobs.travel import check_travels
-    from sio_ray.stages.layout import run_order
+def _check_settings(stage: str, config: Config) -> None:
+    """Refuse here what would fail there, as far as the config alone tells."""
+    from sio_ray.stages.layout import run_order  # takes seconds
     from sio_ray.stages.preflight import check_settings
 
-    check_travels(config)
     check_settings(config, run_order(config) if stage == "run" else [stage])
 
 
@@ -116,8 +109,6 @@ def _submit(
     client: JobSubmissionClient, parcel: Parcel, runtime_env: dict[str, object], wanted_id: str, address: str
 ) -> str:
     """Hand over a parcel, or find the job that it is already."""
-    from sio_ray.jobs.client import submitted_jobs
-
     known = {details.submission_id: details for details in submitted_jobs(client)}
     job_id = next_attempt(wanted_id, {each: str(details.status) for each, details in known.items()})
     if job_id in known:
@@ -151,13 +142,10 @@ def follow_to_end(client: JobSubmissionClient, job_id: str, address: str) -> Non
     Raises:
         Exit: unless it succeeded.
     """
-    from sio_ray.jobs.client import one_line_errors
-    from sio_ray.jobs.follow import exit_code, follow
-
     try:
         with one_line_errors(address):
             details = follow(client, job_id, _write)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ReaderGoneError):
         console.print(f"detached; job {job_id} goes on.", soft_wrap=True)
         for what, command in (("follow", f"logs {job_id} --follow"), ("stop", f"stop {job_id}")):
             line = f"sio-ray jobs {command} --address {shlex.quote(redact(address))}"
@@ -172,10 +160,10 @@ def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read it has gone. What is still buffered has to go somewhere when the interpreter ends.
+    except BrokenPipeError as error:
+        # What is still buffered has to go somewhere when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise KeyboardInterrupt from None
+        raise ReaderGoneError from error
 
 
 def _tell_end(details: JobDetails, code: int) -> None:

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from sio_ray.errors import ConfigError, JobError, did_you_mean
 from sio_ray.jobs.parcel import minimum_ray
@@ -97,6 +97,7 @@ def _knock(address: str, shown: str) -> None:
         with urllib.request.urlopen(f"{bare}/api/version", timeout=_FIRST_ANSWER_S) as answer:
             parse_json_object(answer.read(_MAX_ANSWER_BYTES))["ray_version"]
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code not in (401, 403):  # that it wants a token is for those to say who have one
             raise JobError(f"{not_ray} (status {error.code}); {remedy}.") from error
     except urllib.error.URLError as error:
@@ -174,10 +175,9 @@ def _compare_versions(theirs: str | None, shown: str) -> None:
     import ray
 
     least = minimum_ray()
-    try:
-        found, ours = Version(theirs or ""), Version(ray.__version__)
-    except InvalidVersion:
+    if theirs is None:
         return
+    found, ours = Version(theirs), Version(ray.__version__)
     if least is not None and found < Version(least):
         raise JobError(
             f"the cluster at {shown} must run Ray {least} or newer, it runs {theirs}; update its image, here is {ours}."

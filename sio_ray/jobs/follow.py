@@ -23,6 +23,10 @@ PATIENCE_S = 300.0
 _SIGNALLED = 128
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads the log any longer."""
+
+
 class ResumedLog:
     """Writes a log that is sent from its beginning after each lost connection, every character once."""
 
@@ -51,7 +55,7 @@ def follow(
     Args:
         client: of its cluster.
         job_id: of the job.
-        write: takes pieces of the log.
+        write: takes pieces of the log; raises ReaderGoneError to end this.
         patience_s: how long the cluster may be out of reach.
 
     Returns:
@@ -60,6 +64,7 @@ def follow(
     Raises:
         JobError: the cluster stayed out of reach, or has forgotten the job.
         AuthenticationError: it no longer takes our token.
+        ReaderGoneError: as `write` does.
     """
     import aiohttp
 
@@ -76,7 +81,7 @@ def follow(
         except lost as error:
             if "does not exist" in str(error):
                 raise JobError(
-                    f"the cluster knows job {job_id} no longer; it was started anew, so submit again."
+                    f"the cluster knows job {job_id} no longer, as if it was started anew; submit again."
                 ) from error
             if time.monotonic() - heard_s > patience_s:
                 raise JobError(
@@ -92,8 +97,9 @@ def follow(
 
 async def _stream(client: JobSubmissionClient, job_id: str, log: ResumedLog) -> None:
     log.begin()
-    async for text in client.tail_job_logs(job_id):
-        log.take(text)
+    async with contextlib.aclosing(client.tail_job_logs(job_id)) as pieces:
+        async for text in pieces:
+            log.take(text)
 
 
 def exit_code(details: JobDetails) -> int:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from sio_ray.errors import ConfigError
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+_RANDOM_BYTES = 3
 
 #: States of a job that ended without its result, by Ray's names.
 _FELL = ("FAILED", "STOPPED")
 
 
 def new_id(what: str, config_name: str) -> str:
-    """An id that no other job has, such as `sio-ray-train-digits-20261128-141806-5f3a`."""
-    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return f"sio-ray-{what}-{config_name}-{now}-{secrets.token_hex(2)}"
+    """An id that no other job has, such as `sio-ray-train-digits-5f3a9c`."""
+    return f"sio-ray-{what}-{config_name}-{secrets.token_hex(_RANDOM_BYTES)}"
 
 
 def check_id(given: str) -> str:

@@ -36,7 +36,7 @@ class Parcel:
 
 
 def pack(what: str, config: Config, folder: Path) -> Parcel:
-    """Fill an empty folder with all that a stage needs beside what the nodes have.
+    """Fill a new folder with all that a stage needs beside what the nodes have.
 
     The package goes as it is imported here, installed or not, so a job runs the code that checked its config, whichever
     version the image of the nodes has.
@@ -44,11 +44,12 @@ def pack(what: str, config: Config, folder: Path) -> Parcel:
     Args:
         what: a stage, or `run`.
         config: whole, and checked by `check_travels`.
-        folder: where to.
+        folder: where to; it is made.
 
     Raises:
         ConfigError: the space of a search cannot be read.
     """
+    folder.mkdir()
     changes, decisive = {"cluster.address": "auto"}, b""
     if what == "tune":
         target = folder / _SPACES / config.tune.space.name
