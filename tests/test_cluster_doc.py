@@ -14,20 +14,30 @@ from markdown_commands import code_blocks, read_document, sio_ray_commands
 from sio_ray.cli import app
 from sio_ray.config import STAGES, load_config
 from sio_ray.config.loading import dotted_keys
+from sio_ray.jobs.client import find_address
+from sio_ray.jobs.travel import check_travels
 from sio_ray.watching.metrics import METRICS
 
 DOCS = read_document("docs/cluster.md")
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("arguments", sio_ray_commands(DOCS), ids=" ".join)
+#: Those of the README that ask a cluster; its others are run by test_readme_commands.py.
+ON_A_CLUSTER = [each for each in sio_ray_commands(read_document("README.md")) if each[0] in ("submit", "jobs")]
+
+
+@pytest.mark.parametrize("arguments", [*sio_ray_commands(DOCS), *ON_A_CLUSTER], ids=" ".join)
 def test_every_command_exists_and_takes_its_arguments(arguments: list[str]) -> None:
     command = typer.main.get_command(app)
     rest = arguments
     while isinstance(command, click.Group) or hasattr(command, "commands"):
         name, *rest = rest
         command = command.commands[name]
-    command.make_context(command.name, list(rest))
+    given = command.make_context(command.name, list(rest)).params
+    if arguments[0] == "submit":
+        assert given["stage"] in (*STAGES, "run")
+        assert find_address(given["address"]) == "http://HEAD:8265"
+        check_travels(load_config(given["config"], given["overrides"]))
     if arguments[0] in (*STAGES, "run"):
         load_config(arguments[1], arguments[2:])
 

@@ -34,30 +34,30 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 AddressOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Of the cluster's dashboard, http://HEAD:8265; else RAY_API_SERVER_ADDRESS."),
+    typer.Option(metavar="URL", help="Of the dashboard, http://HEAD:8265."),
 ]
 
 
 def submit(
-    stage: Annotated[str, typer.Argument(metavar="STAGE|run", help="Which stage; `run` is all of them.")],
-    config: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="Name of a preset, or path of a YAML file.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="One, or `run` for all.")],
+    config: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="A preset or YAML file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SECTION.FIELD=VALUE]...", help="Fields to change, e.g. output_dir=/shared/runs"),
+        typer.Argument(metavar="[SECTION.FIELD=VALUE]...", help="Fields to change."),
     ] = None,
     address: AddressOption = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and leave.")] = False,
     job_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Of the job; given again, it is followed or goes on.")
+        str | None, typer.Option("--id", metavar="ID", help="Of the job; given again, it goes on.")
     ] = None,
-    pip: Annotated[bool, typer.Option("--pip", help="Let Ray install what the package needs on the nodes.")] = False,
+    pip: Annotated[bool, typer.Option("--pip", help="Let Ray install what the package needs.")] = False,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", metavar="NAME[=VALUE]", help="Variable of the job and its workers; may be repeated."),
+        typer.Option("--env", metavar="NAME[=VALUE]", help="Variable of the job; may be repeated."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
 ) -> None:
-    """Run a stage, or all, as a job of a Ray cluster: ship the package and the config, and follow the log."""
+    """Run a stage, or all, as a job of a Ray cluster, and follow its log."""
     if stage not in (*STAGES, "run"):
         rule = f"among {', '.join(STAGES)} and run"
         raise ConfigError("STAGE", rule, stage, did_you_mean(stage, (*STAGES, "run")))

@@ -32,7 +32,9 @@ def run(arguments, capsys):
 
 def test_the_readme_has_the_commands_that_are_tested_here():
     stages = {"run", "config", "train", "tune", "evaluate", "generate", "report"}
-    assert {stage for stage, *_ in COMMANDS} == stages | {*("plan", "images", "quality", "detectors", "status", "logs")}
+    elsewhere = {"submit", "jobs"}  # test_cluster_doc.py, and on a cluster test_submitted_jobs.py
+    here = {*("plan", "images", "quality", "detectors", "status", "logs")}
+    assert {stage for stage, *_ in COMMANDS} == stages | elsewhere | here
 
 
 def test_commands_on_digits(finished, capsys, tmp_path):
