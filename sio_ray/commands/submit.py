@@ -69,9 +69,10 @@ def submit(
     runtime_env: dict[str, object] = {"env_vars": variables, **({"pip": pip_requirements()} if pip else {})}
     client = connect(where)
     _check_settings(stage, loaded)
-    with one_line_errors(where), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         parcel = pack(stage, loaded, Path(folder) / "parcel")
-        submitted = _submit(client, parcel, runtime_env, wanted_id or new_id(stage, loaded.name), where)
+        with one_line_errors(where):
+            submitted = _submit(client, parcel, runtime_env, wanted_id or new_id(stage, loaded.name), where)
     if no_wait:
         sys.stdout.write(f"{submitted}\n")
         return
@@ -160,7 +161,7 @@ def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError as error:
+    except OSError as error:
         # What is still buffered has to go somewhere when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise ReaderGoneError from error

@@ -24,7 +24,7 @@ _SIGNALLED = 128
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads the log any longer."""
+    """Nobody takes the log any longer."""
 
 
 class ResumedLog:
