@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Of the command where it stopped following, and the job goes on.
 EXIT_DETACHED = 130
+
+#: What a head says whose agent is not up yet, how long that may last, and the time between two attempts.
+_NO_AGENT, _AGENT_S, _PAUSE_S = "No available agent", 120.0, 2.0
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -121,14 +125,28 @@ def _submit(
             )
         console.print(f"job {job_id} {_HAS[str(details.status)]} already, and is not submitted again", soft_wrap=True)
         return job_id
-    client.submit_job(
-        entrypoint=parcel.entrypoint,
-        submission_id=job_id,
-        runtime_env={**runtime_env, "working_dir": str(parcel.folder)},
-        metadata=parcel.metadata,
-    )
+    _hand_over(client, parcel, runtime_env, job_id)
     console.print(f"submitted [bold]{escape(job_id)}[/bold] to {escape(redact(address))}", soft_wrap=True)
     return job_id
+
+
+def _hand_over(client: JobSubmissionClient, parcel: Parcel, runtime_env: dict[str, object], job_id: str) -> None:
+    """Submit, and again while a cluster that has just begun has nobody yet who starts jobs."""
+    deadline_s = time.monotonic() + _AGENT_S
+    while True:
+        try:
+            client.submit_job(
+                entrypoint=parcel.entrypoint,
+                submission_id=job_id,
+                runtime_env={**runtime_env, "working_dir": str(parcel.folder)},
+                metadata=parcel.metadata,
+            )
+        except RuntimeError as error:
+            if _NO_AGENT not in str(error) or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return
 
 
 #: A job's state as a verb.

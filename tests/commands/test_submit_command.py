@@ -113,3 +113,27 @@ def test_an_id_is_followed_while_it_runs_and_goes_on_after_it_fell(
     cluster.end("nightly-3", "SUCCEEDED")
     assert submit(*nightly) == (0, "nightly-3\n", "job nightly-3 succeeded already, and is not submitted again\n")
     assert len(cluster.runtime_envs) == 3
+
+
+def test_a_head_that_has_just_begun_is_asked_again(
+    cluster: Cluster, submit: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PAUSE_S", 0.0)
+    hand_over, answers = cluster.submit_job, iter([True, True, False])
+
+    def not_yet(**options: Any) -> str:
+        if next(answers):
+            raise RuntimeError(
+                "Request failed with status code 500: No available agent to submit job, please try again."
+            )
+        return hand_over(**options)
+
+    monkeypatch.setattr(cluster, "submit_job", not_yet)
+    assert submit("report", "digits", "--id", "early") == (0, "early\n", f"submitted early to {ADDRESS}\n")
+    monkeypatch.setattr(module, "_AGENT_S", -1.0)
+    answers = iter([True, True])
+    assert submit("report", "digits", "--id", "other") == (
+        *(2, ""),
+        f"error: the Ray cluster at {ADDRESS} refused: Request failed with status code 500: No available agent to "
+        "submit job, please try again.\n",
+    )

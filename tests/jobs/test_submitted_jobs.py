@@ -93,6 +93,10 @@ def test_jobs_from_beginning_to_end(head: Head, tmp_path: Path) -> None:
     broken = head.start(
         *("submit", "prepare", "fashion_mnist", "prepare.root=/no/such/folder", shared, "--id", "broken", "--no-wait")
     )
+
+    # What fails has its driver's exit code, and its log the reason; what `--no-wait` prints is the id alone.
+    code, out, err = ended(broken)
+    assert (code, out) == (0, "broken\n"), err
     plain = head.start(
         *("job", "submit", "--working-dir", str(ROOT), "--submission-id", "plain", "--"),
         *("python", "jobs/prepare.py", "digits", *SMALL, f"output_dir={tmp_path}/plain"),
@@ -103,10 +107,6 @@ def test_jobs_from_beginning_to_end(head: Head, tmp_path: Path) -> None:
         *("bash", "-c", "for i in $(seq 9999); do echo step $i; sleep 0.2; done"),
         module="ray.scripts.scripts",
     )
-
-    # What fails has its driver's exit code, and its log the reason; what `--no-wait` prints is the id alone.
-    code, out, err = ended(broken)
-    assert (code, out) == (0, "broken\n"), err
     code, out, err = head.run("jobs", "logs", "broken", "--follow")
     assert code == 2
     assert "error: " in out
