@@ -54,7 +54,7 @@ def pack(what: str, config: Config, folder: Path) -> Parcel:
     if what == "tune":
         target = folder / _SPACES / config.tune.space.name
         decisive = _copy_space(config.tune.space, target)
-        changes[SPACE_FIELD] = str(target.relative_to(folder))
+        changes[SPACE_FIELD] = target.relative_to(folder).as_posix()
     text = to_yaml(with_overrides(config, changes))
     name = f"{config.name}.yaml"
     (folder / name).write_text(text, encoding="utf-8")
