@@ -26,6 +26,7 @@ from sio_ray.stages.evaluation_results import METRICS_NAME, SCORES_NAME, Scored,
 from sio_ray.stages.layout import evaluate_place
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, run_once
+from sio_ray.stages.shared_storage import check_shared_storage
 
 
 def evaluate(config: Config) -> Outcome:
@@ -51,6 +52,7 @@ def evaluate(config: Config) -> Outcome:
 def _work(config: Config, folder: Path) -> dict[str, Any]:
     section = config.evaluate
     connect(config.cluster)
+    check_shared_storage(config, "evaluate")
     check_resources("evaluate", num_cpus=section.cpus_per_task, num_gpus=section.gpus_per_task)
     extraction: dict[str, Any] = {}
     overlaps: list[Overlap] = []

@@ -26,6 +26,7 @@ from sio_ray.progress import console
 from sio_ray.stages.layout import fit_generator_place
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
+from sio_ray.stages.shared_storage import check_shared_storage
 from sio_ray.training.loop import Point
 from sio_ray.training.ray_train import RayTrainReporter, Workers, run_on_workers, start_worker
 from sio_ray.training.shared_sets import decoded_bytes, fetch, pixel_counts_of, share
@@ -101,6 +102,7 @@ def _fit_unet(config: Config, train_set: ImageSet, folder: Path) -> tuple[ModelM
     section = config.fit_generator
     unet = build_unet(section, train_set.info)
     connect(config.cluster)
+    check_shared_storage(config, "fit-generator")
     check_workers(
         "fit_generator",
         num_workers=section.num_workers,

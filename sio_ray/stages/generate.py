@@ -18,6 +18,7 @@ from sio_ray.progress import console, count_progress
 from sio_ray.stages.layout import fit_generator_place, generate_place, generated_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, forget, require, run_once
+from sio_ray.stages.shared_storage import check_shared_storage
 
 
 def generate(config: Config) -> Outcome:
@@ -90,6 +91,7 @@ def _draw(config: Config, job: Job) -> Seconds:
 
     section, plan = config.generate, job.plan
     connect(config.cluster)
+    check_shared_storage(config, "generate")
     found = survey(job.folder, plan)
     num_there = len(found.noted) + len(found.unnoted)
     if num_there:

@@ -191,12 +191,17 @@ def evaluate_place(config: Config) -> Place:
 
 def _state_of(reference: str) -> list[Any]:
     """A reference with the sizes and times of the local files that it names, so that another content is noticed."""
-    paths = (Path(part) for part in re.split(r"[+@?]|^[a-z]+:(?!//)", reference) if part)
-    files = [file for path in paths if path.exists() for file in sorted([path, *path.rglob("*")])]
+    files = [file for path in paths_in(reference) for file in sorted([path, *path.rglob("*")])]
     return [
         redact(reference),
         [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()],
     ]
+
+
+def paths_in(reference: str) -> list[Path]:
+    """The local paths that are there among the parts of a reference, such as `openood:FILE` or `FOLDER+FOLDER`."""
+    parts = (Path(part) for part in re.split(r"[+@?]|^[a-z]+:(?!//)", reference) if part)
+    return [path for path in parts if path.exists()]
 
 
 def report_place(config: Config, searches: Sequence[str] = ()) -> Place:

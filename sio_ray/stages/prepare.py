@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sio_ray.cluster import connect, limit_threads, our_cause
-from sio_ray.config import ClusterConfig, Config
+from sio_ray.config import Config
 from sio_ray.datasets import load_source
 from sio_ray.datasets.source import FileSet, PictureSet
 from sio_ray.datasets.writing import ShardTask, WrittenShard, commit, shard_tasks, write_shard
@@ -19,6 +19,7 @@ from sio_ray.imageset.storage import Folder
 from sio_ray.progress import CountProgress, console, count_progress
 from sio_ray.stages.layout import prepare_place
 from sio_ray.stages.record import Outcome, run_once
+from sio_ray.stages.shared_storage import check_shared_storage
 
 #: Sets of so many picture files are decoded by Ray's workers; starting those takes longer than fewer files do.
 _MIN_FILES_FOR_RAY = 20_000
@@ -80,14 +81,14 @@ def _write_set(
     tasks = shard_tasks(target, info, pictures, skips_corrupt=config.prepare.on_corrupt == "skip")
     on_cluster = isinstance(pictures, FileSet) and len(pictures) >= _MIN_FILES_FOR_RAY
     written: dict[str, WrittenShard] = {}
-    for shard in _write_on_cluster(tasks, config.cluster) if on_cluster else map(write_shard, tasks):
+    for shard in _write_on_cluster(tasks, config) if on_cluster else map(write_shard, tasks):
         written[shard.entry.name] = shard
         progress.advance(shard.entry.num_images + len(shard.skipped), note=name, is_new=shard.is_new)
     in_order = [written[task.name] for task in tasks]
     return commit(tasks, in_order).num_images, [path for shard in in_order for path in shard.skipped]
 
 
-def _write_on_cluster(tasks: Sequence[ShardTask], cluster: ClusterConfig) -> Iterator[WrittenShard]:
+def _write_on_cluster(tasks: Sequence[ShardTask], config: Config) -> Iterator[WrittenShard]:
     """Write shards on all cores of a Ray cluster, as they come; a shard whose worker dies is written again.
 
     Raises:
@@ -96,7 +97,8 @@ def _write_on_cluster(tasks: Sequence[ShardTask], cluster: ClusterConfig) -> Ite
     """
     import ray
 
-    connect(cluster)
+    connect(config.cluster)
+    check_shared_storage(config, "prepare")
     remote = ray.remote(num_cpus=1, max_retries=3)(_write_on_worker)
     waiting = iter(tasks)
     # A few more than there are cores, so that none waits for the driver, and the driver holds no more.

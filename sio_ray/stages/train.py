@@ -23,6 +23,7 @@ from sio_ray.provenance import versions
 from sio_ray.stages.begun import STATE_NAME, note_begun, tell_of_unfinished
 from sio_ray.stages.layout import Arm, Run, train_runs
 from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once, watched
+from sio_ray.stages.shared_storage import check_shared_storage
 from sio_ray.stages.training_sets import open_training_sets, pool_sizes
 from sio_ray.training.feeds import cpus_of_feed, open_feed, share_sources
 from sio_ray.training.loggers import open_loggers
@@ -96,6 +97,7 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     if section.pretrained is not None:
         fetch_pretrained(section.network, section.pretrained)  # here first, to learn before work starts that it is gone
     connect(config.cluster)
+    check_shared_storage(config, "train")
     sources = {arm: sets.sources(arm) for arm in arms}
     every_source = {name: source for of_arm in sources.values() for name, source in of_arm.items()}
     cpus_per_worker = section.cpus_per_worker + cpus_of_feed(section, every_source)

@@ -25,6 +25,7 @@ from sio_ray.stages.layout import (
     training_recipe,
 )
 from sio_ray.stages.record import Outcome, run_once
+from sio_ray.stages.shared_storage import check_shared_storage
 from sio_ray.training.side_by_side import side_by_side
 from sio_ray.tune.checks import check_concurrency, check_space
 from sio_ray.tune.outcome import outcome_of, print_outcome, trials_table
@@ -80,6 +81,7 @@ def search_place(config: Config, space: Space) -> Place:
 def _work(config: Config, folder: Path, space: Space) -> dict[str, Any]:
     section = config.tune
     connect(config.cluster)
+    check_shared_storage(config, "tune")
     sets = TrialSets(config, space)
     check_space(space, config, sets.num_real, sets.num_synthetic)
     search = Search(config, space)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from ray import cloudpickle
 
-from sio_ray.config import ClusterConfig, load_config
+from sio_ray.config import load_config
 from sio_ray.datasets import writing
 from sio_ray.datasets.source import FileSet
 from sio_ray.datasets.writing import commit, shard_tasks
@@ -128,7 +128,7 @@ def deadly_tasks(tmp_path, num_deaths):
 def test_a_worker_that_dies_costs_nothing_but_time(tmp_path, monkeypatch, ray_cluster):
     monkeypatch.setattr(writing, "_MAX_IMAGES_PER_SHARD", 1)
     tasks = deadly_tasks(tmp_path, 2)
-    written = {shard.entry.name: shard for shard in stage._write_on_cluster(tasks, ClusterConfig())}
+    written = {shard.entry.name: shard for shard in stage._write_on_cluster(tasks, load_config("digits"))}
     commit(tasks, [written[task.name] for task in tasks])
     assert len(list((tmp_path / "deaths").iterdir())) >= 2
     assert ImageSet(tmp_path / "set").read().images[:, 0, 0, 0].tolist() == [0, 1, 2]
@@ -139,4 +139,4 @@ def test_workers_that_always_die_end_the_run_with_the_shards_name(tmp_path, ray_
     with pytest.raises(
         ResourceError, match=r"part-00000-of-00001\.parquet could not be written \(.*; look for missing"
     ):
-        list(stage._write_on_cluster(tasks, ClusterConfig()))
+        list(stage._write_on_cluster(tasks, load_config("digits")))
