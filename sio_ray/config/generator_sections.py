@@ -130,6 +130,9 @@ class GenerateConfig(Section):
         num_actors: actors at the most; 0 takes as many as the cluster fits, also while it grows and shrinks.
         max_failures_per_shard: after so many failures a shard is set aside and the run ends with an error.
         shard_timeout_s: an actor that needs longer for a shard is replaced, and that is a failure of the shard.
+        max_shards_per_actor: then an actor is recycled: a new one takes its place; for samplers that leak. Never if not
+            given.
+        actor_memory_limit_gb: an actor whose process holds more memory (RSS, at the end of a shard) is recycled too.
         max_wait_s: how long to wait for a cluster that has no place for any actor.
     """
 
@@ -161,6 +164,8 @@ class GenerateConfig(Section):
     num_actors: int = resource(0, ge=0)
     max_failures_per_shard: int = resource(3, ge=1)
     shard_timeout_s: float = resource(3600, gt=0)
+    max_shards_per_actor: int | None = resource(None, ge=1)
+    actor_memory_limit_gb: float | None = resource(None, gt=0)
     max_wait_s: float = resource(1800, ge=0)
 
     @property

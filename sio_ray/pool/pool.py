@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import ray
 
 from sio_ray.cluster import limit_threads
+from sio_ray.pool.memory import resident_bytes
 from sio_ray.pool.messages import Call, Kill, News, Order, Result, Start, UnitUnusable
 from sio_ray.pool.resources import Patience, PoolSize, Work
 from sio_ray.pool.schedule import Schedule, first_line
@@ -33,6 +34,14 @@ class Worker(Protocol[R_co]):
         """Do one unit and write it whole; two threads may each be in here with a unit of its own."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer(Generic[R]):
+    """What an actor made of a unit, and the memory that it now holds."""
+
+    result: R
+    memory_bytes: int
+
+
 class PoolActor(Generic[R]):
     """Holds one worker; called from two threads, so that one unit is written while the next is worked on."""
 
@@ -45,15 +54,15 @@ class PoolActor(Generic[R]):
         self._worker = self._make_worker()
         limit_threads(self._threads)  # torch is loaded now
 
-    def do(self, unit_id: int) -> R:
+    def do(self, unit_id: int) -> _Answer[R]:
         """Do one unit, and describe it."""
         limit_threads(self._threads)  # OpenMP counts for each calling thread
-        return self._worker.do(unit_id)
+        return _Answer(self._worker.do(unit_id), resident_bytes())
 
-    def adopt(self, unit_id: int) -> R:
+    def adopt(self, unit_id: int) -> _Answer[R]:
         """Describe one unit that is there already."""
         assert self._adopt is not None, "units to adopt need a function that does it"
-        return self._adopt(unit_id)
+        return _Answer(self._adopt(unit_id), resident_bytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,20 +193,22 @@ class Pool(Generic[R]):
         for ref in ended:
             call = self._calls.pop(ref)
             try:
-                result = ray.get(ref)
+                answer = ray.get(ref)
             except ray.exceptions.RayTaskError as error:
                 self._tell_raised(call, error.cause or error)
             except ray.exceptions.RayError as error:  # Ray's guard of memory kills with an error of its own
                 self._tell_died(call, error)
             else:
-                self._tell_ended_well(call, result)
+                self._tell_ended_well(call, answer)
             self._obey()  # before the next, which may tell that an actor is no more
 
-    def _tell_ended_well(self, call: Call | _Open, result: Any) -> None:
+    def _tell_ended_well(self, call: Call | _Open, answer: Any) -> None:
+        now_s = time.monotonic()
         if isinstance(call, _Open):
-            self._schedule.opened(call.actor_id, time.monotonic())
+            self._schedule.opened(call.actor_id, now_s)
         else:
-            self._schedule.finished(call.actor_id, call.unit_id, result, time.monotonic())
+            memory_bytes = answer.memory_bytes
+            self._schedule.finished(call.actor_id, call.unit_id, answer.result, now_s, memory_bytes=memory_bytes)
 
     def _tell_raised(self, call: Call | _Open, error: BaseException) -> None:
         if isinstance(call, _Open):

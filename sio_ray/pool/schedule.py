@@ -31,20 +31,24 @@ class _Actor:
         is_gone: it has died or is being killed; kept until the last of its calls has ended.
         start_s: what it is at: unit to when that could begin, after the one that it was asked for before.
         timed_out: the unit for which it is killed.
+        num_units: that it was at before, well ended or not.
+        memory_bytes: that it held after the last of them.
     """
 
     is_open: bool = False
     is_gone: bool = False
     start_s: dict[int, float] = field(default_factory=dict)
     timed_out: int | None = None
+    num_units: int = 0
+    memory_bytes: int = 0
 
 
 class Schedule(Generic[R]):
     """A state machine: events go in by its methods, with the time; orders come out.
 
     An actor has at most two units, and a suspect, over which an actor has died, with no other beside it, so that a unit
-    that kills its actors is told from one that was there by chance. An event costs the same with any number of units
-    and actors; a tick looks at every actor.
+    that kills its actors is told from one that was there by chance. One that is to be recycled ends what it has first.
+    An event costs the same with any number of units and actors; a tick looks at every actor.
 
     Args:
         work: how errors call it, and which of them end it.
@@ -133,9 +137,10 @@ class Schedule(Generic[R]):
         self.orders.append(Kill(actor_id))
         self._count_trouble(first_line(error), error)
 
-    def finished(self, actor_id: int, unit_id: int, result: R, now_s: float) -> None:
-        """A unit is done."""
+    def finished(self, actor_id: int, unit_id: int, result: R, now_s: float, *, memory_bytes: int = 0) -> None:
+        """A unit is done, by an actor that now holds so much memory."""
         self._trouble_in_a_row = 0
+        self._actors[actor_id].memory_bytes = memory_bytes
         seconds = now_s - self._end(actor_id, unit_id, now_s)
         if self.units.method(unit_id) == "do":
             self._durations_s.append(seconds)
@@ -227,8 +232,14 @@ class Schedule(Generic[R]):
         actor = self._actors[actor_id]
         if actor.is_open and not actor.start_s:
             self._idle[actor_id] = None
-        elif actor.is_open and len(actor.start_s) == 1 and self.units.are_trusted(actor.start_s):
+        elif len(actor.start_s) == 1 and self.units.are_trusted(actor.start_s) and self._may_have_another(actor):
             self._one_ahead[actor_id] = None
+
+    def _may_have_another(self, actor: _Actor) -> bool:
+        if not actor.is_open or self._why_recycled(actor):
+            return False
+        most = self._patience.max_units_per_actor
+        return most is None or len(actor.start_s) + actor.num_units < most
 
     def _end(self, actor_id: int, unit_id: int, now_s: float) -> float:
         """A call has ended; returns when it could begin."""
@@ -236,12 +247,26 @@ class Schedule(Generic[R]):
         start_s = actor.start_s.pop(unit_id)
         for behind in actor.start_s:
             actor.start_s[behind] = now_s
+        actor.num_units += self.units.method(unit_id) == "do"
         self.units.release(unit_id, actor_id)
         if actor.is_gone and not actor.start_s:
             del self._actors[actor_id]
+        elif not actor.start_s and (reason := self._why_recycled(actor)):
+            self._lose(actor_id, reason)
+            del self._actors[actor_id]
+            self.orders.append(Kill(actor_id))
         else:
             self._file(actor_id)
         return start_s
+
+    def _why_recycled(self, actor: _Actor) -> str:
+        """Why an actor is to be replaced when it has ended what it is at; empty if it is not."""
+        if actor.num_units == self._patience.max_units_per_actor:
+            return f"recycled after {actor.num_units} units"
+        limit = self._patience.memory_limit_bytes
+        if limit is not None and actor.memory_bytes > limit:
+            return f"recycled, as it held {actor.memory_bytes / 1e9:.2f} GB"
+        return ""
 
     # Trouble.
 

@@ -14,6 +14,7 @@ from sio_ray.generate.notes import DrawnShard, Seconds, delete_notes, survey
 from sio_ray.imageset import Manifest
 from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
+from sio_ray.pool.resources import Patience
 from sio_ray.progress import console, count_progress
 from sio_ray.stages.layout import fit_generator_place, generate_place, generated_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
@@ -86,7 +87,6 @@ def _draw(config: Config, job: Job) -> Seconds:
     """Draw what is missing, then commit the set; returns the seconds of all actors together."""
     from sio_ray.generate.actors import DRAWING, pool_size
     from sio_ray.pool.pool import Pool
-    from sio_ray.pool.resources import Patience
     from sio_ray.pool.watch import PoolWatch
 
     section, plan = config.generate, job.plan
@@ -111,11 +111,7 @@ def _draw(config: Config, job: Job) -> Seconds:
             DRAWING,
             job.make_writer,
             pool_size(section),
-            Patience(
-                section.max_failures_per_shard,
-                section.shard_timeout_s,
-                0 if is_ours(config.cluster) else section.max_wait_s,
-            ),
+            _patience(config),
             adopt=job.adopt,
             on_news=watch.hear,
         )
@@ -132,6 +128,18 @@ def _draw(config: Config, job: Job) -> Seconds:
     job.folder.sweep()
     manifest.write(job.folder)
     return sum((shard.seconds for shard in drawn.values()), Seconds())
+
+
+def _patience(config: Config) -> Patience:
+    section = config.generate
+    limit_gb = section.actor_memory_limit_gb
+    return Patience(
+        max_failures_per_unit=section.max_failures_per_shard,
+        unit_timeout_s=section.shard_timeout_s,
+        max_wait_s=0 if is_ours(config.cluster) else section.max_wait_s,
+        max_units_per_actor=section.max_shards_per_actor,
+        memory_limit_bytes=None if limit_gb is None else int(limit_gb * 1e9),
+    )
 
 
 def _fitted_generator(config: Config) -> Path:

@@ -101,6 +101,8 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "generate.num_actors": (7, NOTHING),
     "generate.max_failures_per_shard": (7, NOTHING),
     "generate.shard_timeout_s": (7.0, NOTHING),
+    "generate.max_shards_per_actor": (7, NOTHING),
+    "generate.actor_memory_limit_gb": (7.0, NOTHING),
     "generate.max_wait_s": (7.0, NOTHING),
     "train.arms": (["sio"], EVALUATE),
     "train.seeds": ([0, 7], EVALUATE),
