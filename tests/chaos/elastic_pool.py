@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import ray
+from leftovers import assert_gone, descendants
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
@@ -54,7 +55,7 @@ def main(uri: str, result: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     cluster.connect()
     cluster.add_node(num_cpus=1)
-    happened, nodes, seen = Path(f"{result}.happened"), [], []
+    happened, nodes, seen, processes = Path(f"{result}.happened"), [], [], set()
 
     def on_news(news) -> None:
         if not isinstance(news, UnitDone):
@@ -63,6 +64,7 @@ def main(uri: str, result: str) -> None:
         if len(seen) == 4:
             nodes.append(cluster.add_node(num_cpus=2))
         elif pool.num_open == 3 and len(nodes) == 1:
+            processes.update(descendants())
             cluster.remove_node(nodes[0], allow_graceful=False)
             nodes.append(cluster.add_node(num_cpus=1))
         elif pool.num_open < 3 and len(nodes) == 2:
@@ -77,8 +79,10 @@ def main(uri: str, result: str) -> None:
     # Not to standard output, where Ray prints what a node that is gone had logged.
     Path(result).write_text(json.dumps({"actors": seen, "entries": entries, "set_aside": pool.set_aside}))
     # In this order: a driver whose node goes first ends with status 1, which a slow machine can make of any exit.
+    processes |= descendants()
     ray.shutdown()
     cluster.shutdown()
+    assert_gone(processes)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import ray
+from leftovers import assert_gone, descendants
 from ray.cluster_utils import Cluster
 
 from sio_ray.config import Config, load_config
@@ -36,12 +37,15 @@ def main(config_file: str) -> None:
         training = threads.submit(train, config)
         while not (training.done() or has_a_checkpoint(config)):
             time.sleep(0.02)
+        processes = descendants()
         cluster.remove_node(node, allow_graceful=False)
         cluster.add_node(num_cpus=1)
         training.result()
+        processes |= descendants()
     # In this order: a driver whose node goes first ends with status 1, which a slow machine can make of any exit.
     ray.shutdown()
     cluster.shutdown()
+    assert_gone(processes)
 
 
 if __name__ == "__main__":

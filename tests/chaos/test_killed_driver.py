@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from leftovers import assert_gone, descendants, temporary_files
 
 from sio_ray.cli import run_stages
 from sio_ray.config import load_config, with_overrides
@@ -68,6 +69,7 @@ def test_a_kill_and_a_ctrl_c_cost_nothing(ray_cluster, gaussian_generator, tmp_p
         driver = start(config_file)
         # An actor outlives its driver by a moment, and may end the two shards that it had been given.
         wait_for_shards(images, len(survivors) + 4, driver)
+        processes = descendants(driver.pid)
         if kill == signal.SIGINT:
             driver.send_signal(kill)
             _, err = driver.communicate(timeout=60)
@@ -76,6 +78,7 @@ def test_a_kill_and_a_ctrl_c_cost_nothing(ray_cluster, gaussian_generator, tmp_p
         else:
             os.killpg(driver.pid, kill)
             driver.communicate()
+        assert_gone(processes)
         assert not (images / "manifest.json").exists()
         now = shards(images)
         assert {name: now[name] for name in survivors} == survivors, "a finished shard was drawn again"
@@ -89,6 +92,7 @@ def test_a_kill_and_a_ctrl_c_cost_nothing(ray_cluster, gaussian_generator, tmp_p
     assert {name: after[name] for name in survivors} == survivors, "a finished shard was drawn again"
     assert sorted(path.name for path in images.iterdir()) == sorted([*after, "manifest.json", "plan.json"])
     assert not (images / NOTES_FOLDER).exists()
+    assert temporary_files(tmp_path) == []
 
     elsewhere = with_overrides(config, {"generate.output": str(tmp_path / "undisturbed")})
     undisturbed = run_stages(elsewhere, ["generate"])["generate"]

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from leftovers import assert_gone, assert_no_actor_at_work, descendants, temporary_files
 
 from sio_ray.config import load_config
 from sio_ray.tune.stage import tune
@@ -60,8 +61,10 @@ def test_two_kills_of_the_driver_change_nothing(ray_cluster, tmp_path):
                 os.killpg(driver.pid, signal.SIGKILL)
                 pytest.fail(f"no {count} results: {driver.communicate()[1]}")
             time.sleep(0.02)
+        processes = descendants(driver.pid)
         os.killpg(driver.pid, signal.SIGKILL)
         driver.communicate()
+        assert_gone(processes)
         now = results(config)
         assert {path: now[path] for path in kept} == kept, "a finished trial was trained again"
         kept = now
@@ -75,3 +78,5 @@ def test_two_kills_of_the_driver_change_nothing(ray_cluster, tmp_path):
     assert {path.parent.name for path in after} == {
         path.parent.name for path in results(load_config(str(undisturbed.output / "best.yaml")))
     }
+    assert_no_actor_at_work("ImplicitFunc")
+    assert temporary_files(config.run_dir) == []

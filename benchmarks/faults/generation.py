@@ -1,0 +1,262 @@
+"""Faults of generation: of actors, samplers, nodes, the driver and the disk, on one stream of small shards."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ray.cluster_utils import Cluster
+
+from faults.ledger import Fault, Ledger
+from faults.processes import Census, kill, last_words, start_driver, workers_of
+from faults.stream import FaultyWriter, plan_of
+from sio_ray.imageset import ImageSet, Manifest
+from sio_ray.imageset.storage import Folder
+
+ACTOR, NODE, DRIVER, DISK = "actor killed", "node killed, one added", "driver killed", "disk full"
+RAISE, HANG, LEAK = "sampler raises", "sampler hangs", "sampler leaks"
+_ORDERS = {RAISE: "raise", HANG: "hang", LEAK: "leak"}
+
+#: Kinds, and how many of 100 faults of generation are of each.
+SHARES = {ACTOR: 45, RAISE: 16, HANG: 8, LEAK: 9, NODE: 8, DRIVER: 11, DISK: 3}
+
+_ACTORS_PER_NODE = 2
+_SHARDS_PER_FAULT = 40
+_MAX_RECOVERY_S = 300.0
+_DISK_BYTES = 256 * 2**20
+
+
+def run(kinds: list[str], ledger: Ledger, folder: Path, rng: random.Random) -> None:
+    """Inject faults of these kinds, in this order, and check the set in the end."""
+    disk = folder / "disk"
+    disk.mkdir()
+    with mounted(disk) as is_small:
+        if not is_small:
+            ledger.say(f"this user may not mount a small disk: {kinds.count(DISK)} times no full disk")
+            kinds = [kind for kind in kinds if kind != DISK]
+        number = 0
+        while kinds:
+            number += 1
+            kinds = _Stream(disk / f"set{number}", folder / f"control{number}", len(kinds), ledger, rng).run(kinds)
+            shutil.rmtree(disk / f"set{number}")
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[bool]:
+    """A small disk in memory; whether this user may have one."""
+    options = ["-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(folder)]
+    done = subprocess.run(["mount", *options], capture_output=True, check=False)
+    try:
+        yield done.returncode == 0
+    finally:
+        if done.returncode == 0:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class _Stream:
+    """One set in the making, and what is done to it."""
+
+    def __init__(self, images: Path, control: Path, num_faults: int, ledger: Ledger, rng: random.Random) -> None:
+        self._images, self._control, self._ledger, self._rng = images, control, ledger, rng
+        self._num_shards = max(60, _SHARDS_PER_FAULT * num_faults)
+        for name in ("orders", "claimed", "log"):
+            (control / name).mkdir(parents=True)
+        self._log = control / "driver.log"
+        self._census = Census()
+        self._faults: list[Fault] = []
+
+    def run(self, kinds: list[str]) -> list[str]:
+        """Inject what there is time for; returns what is left for another stream."""
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            for _ in range(2):
+                self._cluster.add_node(num_cpus=_ACTORS_PER_NODE)
+            self._start()
+            kinds = list(kinds)
+            self._wait(lambda: bool(self._actors()), "no actor began")
+            while kinds and not self._is_nearly_over():
+                self._inject(kinds.pop(0))
+            self._finish()
+            self._check()
+        finally:
+            self._driver.kill()
+            self._driver.wait()
+            self._cluster.shutdown()
+        return kinds
+
+    def _start(self) -> None:
+        script = Path(__file__).with_name("stream.py")
+        command = [script, self._images, self._control, str(self._num_shards)]
+        self._driver = start_driver(self._cluster, command, self._log)
+
+    # What actors say.
+
+    def _actors(self) -> set[int]:
+        """Processes that have begun a shard."""
+        return {int(path.name) for path in (self._control / "log").iterdir()}
+
+    def _begun(self, pid: int) -> list[tuple[int, bool]]:
+        """The shards that a process began, in turn, each with whether it was there already."""
+        lines = [line.split() for line in (self._control / "log" / str(pid)).read_text().splitlines()]
+        return [(int(line[1]), line[2] == "1") for line in lines if line[0] == "begin" and len(line) == 3]
+
+    def _num_done(self) -> int:
+        return sum(1 for _ in self._images.glob("part-*.parquet"))
+
+    def _is_nearly_over(self) -> bool:
+        return self._num_done() > self._num_shards * 0.9
+
+    # Faults.
+
+    def _inject(self, kind: str) -> None:
+        time.sleep(self._rng.uniform(0, 0.7))
+        self._census.take(self._cluster)
+        before = self._actors()
+        if kind == ACTOR:
+            self._kill_actor(before)
+        elif kind in _ORDERS:
+            self._order(kind, before)
+        elif kind == NODE:
+            self._lose_node(before)
+        elif kind == DRIVER:
+            fault = self._begin(kind)
+            kill(psutil.Process(self._driver.pid))
+            self._driver.wait()
+            self._start()
+            self._recover(fault, before, 1)
+        elif kind == DISK:
+            self._fill_disk(before)
+
+    def _begin(self, kind: str) -> Fault:
+        fault = self._ledger.begin(kind)
+        self._faults.append(fault)
+        return fault
+
+    def _recover(self, fault: Fault, before: set[int], count: int) -> None:
+        """Wait until so many new actors are at work in the place of those that were hit."""
+        self._wait(lambda: len(self._actors() - before) >= count, f"after {fault.kind}: no new actor began")
+        self._ledger.recovered(fault)
+
+    def _kill_actor(self, before: set[int]) -> None:
+        actors = [actor for node in self._cluster.worker_nodes for actor in workers_of(node, "PoolActor")]
+        at_work = sorted((actor for actor in actors if actor.pid in before), key=lambda actor: actor.pid)
+        if not at_work or not kill(victim := self._rng.choice(at_work)):
+            return self._inject(ACTOR)
+        self._recover(self._begin(ACTOR), before, 1)
+        assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
+        return None
+
+    def _lose_node(self, before: set[int]) -> None:
+        node = self._rng.choice(sorted(self._cluster.worker_nodes, key=lambda node: node.unique_id))
+        fault = self._begin(NODE)
+        self._cluster.remove_node(node, allow_graceful=False)
+        self._cluster.add_node(num_cpus=_ACTORS_PER_NODE)
+        self._recover(fault, before, _ACTORS_PER_NODE)
+
+    def _order(self, kind: str, before: set[int]) -> None:
+        name = f"{len(self._ledger.faults):04d}.{_ORDERS[kind]}"
+        (self._control / "orders" / name).touch()
+        self._wait(lambda: bool(self._claim(name)), f"nobody took the order {name}")
+        fault = self._begin(kind)
+        pid = self._claim(name)
+        if kind == RAISE:  # its actor lives on
+            self._wait(lambda: len(self._begun(pid)) > self._count_at_claim(name), "a sampler that raised is gone")
+            self._ledger.recovered(fault)
+        else:
+            self._recover(fault, before, 1)
+
+    def _claim(self, name: str) -> int:
+        claims = list((self._control / "claimed").glob(f"{name}.*"))
+        return int(claims[0].name.split(".")[2]) if claims else 0
+
+    def _count_at_claim(self, name: str) -> int:
+        """How many shards an actor had begun with the one that failed."""
+        (claim,) = (self._control / "claimed").glob(f"{name}.*")
+        pid, shard_id = map(int, claim.name.split(".")[2:])
+        return [shard for shard, _ in self._begun(pid)].index(shard_id) + 1
+
+    def _fill_disk(self, before: set[int]) -> None:
+        fault = self._begin(DISK)
+        ballast = self._images.parent / "ballast"
+        with ballast.open("wb", buffering=0) as stream:
+            try:
+                while True:
+                    stream.write(bytes(2**16))
+            except OSError:
+                pass
+        self._wait(lambda: self._driver.poll() is not None, "the driver goes on with a full disk", ends_well=True)
+        if self._driver.returncode != 2 or "No space left on device" not in last_words(self._log):
+            self._ledger.complain(f"a full disk ended with {self._driver.returncode}: {last_words(self._log)}")
+        if (self._images / "manifest.json").exists():
+            self._ledger.complain("a full disk left a manifest")
+        ballast.unlink()
+        fault.at_s = time.monotonic()  # what follows is recovery
+        self._start()
+        self._recover(fault, before, 1)
+
+    def _wait(self, happened: Any, otherwise: str, *, ends_well: bool = False) -> None:
+        deadline_s = time.monotonic() + _MAX_RECOVERY_S
+        while not happened():
+            if not ends_well and self._driver.poll() is not None:
+                if self._driver.returncode == 0:
+                    return
+                # Shards that were hit three times are set aside, and named; the same command draws them.
+                self._ledger.say(f"the driver ended with {self._driver.returncode}: {last_words(self._log)}")
+                self._start()
+            if time.monotonic() > deadline_s:
+                self._ledger.complain(otherwise)
+                return
+            time.sleep(0.02)
+
+    # The end.
+
+    def _finish(self) -> None:
+        (self._control / "hurry").touch()
+        for _ in range(3):
+            if self._driver.wait(timeout=_MAX_RECOVERY_S) == 0:
+                return
+            self._ledger.say(f"the driver ended with {self._driver.returncode}: {last_words(self._log)}")
+            self._start()
+        self._ledger.complain(f"the set is not finished after three runs: {last_words(self._log)}")
+
+    def _check(self) -> None:
+        """Compare with what one process draws; look for what was made twice, and for what was left behind."""
+        orphans = self._census.orphans(self._cluster)
+        twice = sum(is_there for pid in self._actors() for _, is_there in self._begun(pid))
+        expected = self._undisturbed()
+        found = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._images.glob("part-*.parquet")
+        }
+        manifest = {shard.name: shard.sha256 for shard in Manifest.read(Folder(str(self._images))).shards}
+        lost = sum(found.get(name) != sha256 for name, sha256 in expected.items())
+        beside = sorted(path.name for path in self._images.iterdir() if path.name not in expected)
+        ids = ImageSet(str(self._images)).read().image_ids.tolist()
+        for what, is_wrong in (
+            (f"orphans: {orphans}", orphans),
+            (f"files beside the set: {beside}", beside != ["manifest.json"]),
+            ("image ids are not 0, 1, 2, ...", ids != list(range(5 * self._num_shards))),
+        ):
+            if is_wrong:
+                self._ledger.complain(what)
+        is_equal = manifest == found == expected and beside == ["manifest.json"] and not orphans
+        self._ledger.settle(self._faults, lost=lost, twice=twice, is_equal=is_equal)
+        self._ledger.say(f"a set of {len(ids):,} images in {len(found):,} shards: equal={is_equal}, {lost=}, {twice=}")
+
+    def _undisturbed(self) -> dict[str, str]:
+        control, folder = self._control / "undisturbed", Folder(str(self._control / "undisturbed" / "set"))
+        for name in ("orders", "claimed", "log"):
+            (control / name).mkdir(parents=True)
+        (control / "hurry").touch()
+        writer = FaultyWriter(self._num_shards, folder, control)
+        plan = plan_of(self._num_shards)
+        digests = {plan.shard_name(k): writer.do(k).entry.sha256 for k in range(self._num_shards)}
+        shutil.rmtree(control)
+        return digests
