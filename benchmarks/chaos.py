@@ -37,7 +37,7 @@ from faults.ledger import Ledger  # noqa: E402
 from sio_ray.provenance import machine  # noqa: E402
 
 #: What is hurt, and how many of 100 faults it gets.
-GROUPS = {"generation": (generation, 87), "training": (training, 8), "search": (search, 5)}
+GROUPS = {"generation": (generation, 92), "training": (training, 5), "search": (search, 3)}
 
 
 def plan_faults(count: int, only: str | None, rng: random.Random) -> dict[str, list[str]]:

@@ -26,9 +26,9 @@ RAISE, HANG, LEAK = "sampler raises", "sampler hangs", "sampler leaks"
 _ORDERS = {RAISE: "raise", HANG: "hang", LEAK: "leak"}
 
 #: Kinds, and how many of 100 faults of generation are of each.
-SHARES = {ACTOR: 45, RAISE: 16, HANG: 8, LEAK: 9, NODE: 8, DRIVER: 11, DISK: 3}
+SHARES = {ACTOR: 48, RAISE: 20, HANG: 7, LEAK: 9, NODE: 5, DRIVER: 8, DISK: 3}
 
-_ACTORS_PER_NODE = 2
+_NUM_NODES = 3
 _SHARDS_PER_FAULT = 40
 _MAX_RECOVERY_S = 300.0
 _DISK_BYTES = 256 * 2**20
@@ -77,8 +77,8 @@ class _Stream:
         """Inject what there is time for; returns what is left for another stream."""
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
-            for _ in range(2):
-                self._cluster.add_node(num_cpus=_ACTORS_PER_NODE)
+            for _ in range(_NUM_NODES):
+                self._cluster.add_node(num_cpus=1)
             self._start()
             kinds = list(kinds)
             self._wait(lambda: bool(self._actors()), "no actor began")
@@ -131,7 +131,7 @@ class _Stream:
             kill(psutil.Process(self._driver.pid))
             self._driver.wait()
             self._start()
-            self._recover(fault, before, 1)
+            self._recover(fault, before)
         elif kind == DISK:
             self._fill_disk(before)
 
@@ -140,9 +140,9 @@ class _Stream:
         self._faults.append(fault)
         return fault
 
-    def _recover(self, fault: Fault, before: set[int], count: int) -> None:
-        """Wait until so many new actors are at work in the place of those that were hit."""
-        self._wait(lambda: len(self._actors() - before) >= count, f"after {fault.kind}: no new actor began")
+    def _recover(self, fault: Fault, before: set[int]) -> None:
+        """Wait until a new actor is at work in the place of the one that was hit, or of the first of them."""
+        self._wait(lambda: bool(self._actors() - before), f"after {fault.kind}: no new actor began")
         self._ledger.recovered(fault)
 
     def _kill_actor(self, before: set[int]) -> None:
@@ -150,7 +150,7 @@ class _Stream:
         at_work = sorted((actor for actor in actors if actor.pid in before), key=lambda actor: actor.pid)
         if not at_work or not kill(victim := self._rng.choice(at_work)):
             return self._inject(ACTOR)
-        self._recover(self._begin(ACTOR), before, 1)
+        self._recover(self._begin(ACTOR), before)
         assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
         return None
 
@@ -158,8 +158,8 @@ class _Stream:
         node = self._rng.choice(sorted(self._cluster.worker_nodes, key=lambda node: node.unique_id))
         fault = self._begin(NODE)
         self._cluster.remove_node(node, allow_graceful=False)
-        self._cluster.add_node(num_cpus=_ACTORS_PER_NODE)
-        self._recover(fault, before, _ACTORS_PER_NODE)
+        self._cluster.add_node(num_cpus=1)
+        self._recover(fault, before)
 
     def _order(self, kind: str, before: set[int]) -> None:
         name = f"{len(self._ledger.faults):04d}.{_ORDERS[kind]}"
@@ -171,7 +171,7 @@ class _Stream:
             self._wait(lambda: len(self._begun(pid)) > self._count_at_claim(name), "a sampler that raised is gone")
             self._ledger.recovered(fault)
         else:
-            self._recover(fault, before, 1)
+            self._recover(fault, before)
 
     def _claim(self, name: str) -> int:
         claims = list((self._control / "claimed").glob(f"{name}.*"))
@@ -200,7 +200,7 @@ class _Stream:
         ballast.unlink()
         fault.at_s = time.monotonic()  # what follows is recovery
         self._start()
-        self._recover(fault, before, 1)
+        self._recover(fault, before)
 
     def _wait(self, happened: Any, otherwise: str, *, ends_well: bool = False) -> None:
         deadline_s = time.monotonic() + _MAX_RECOVERY_S

@@ -33,7 +33,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 INFO = ImageSetInfo(class_names=("a", "b"), height_px=4, width_px=4, channels=1)
 
 #: Seconds of a shard while faults are still to come; afterwards none.
-PACE_S = 0.3
+PACE_S = 0.5
 
 #: What a sampler that leaks loses with each shard, and when its actor is recycled.
 LEAK_BYTES = 150_000_000

@@ -39,6 +39,7 @@ class SeededSampler:
         die_on, hang_on: seeds at which that happens the first time.
         fail_on, always_hang_on, always_die_on: seeds at which it happens every time.
         raises: what it raises.
+        leak_bytes: memory that it loses with every batch.
     """
 
     notes: Path
@@ -48,9 +49,12 @@ class SeededSampler:
     always_hang_on: tuple = ()
     always_die_on: tuple = ()
     raises: Exception = field(default_factory=lambda: GenerationError("this seed gives no picture"))
+    leak_bytes: int = 0
+    leaked: list = field(default_factory=list)
     device_name = "cpu"
 
     def sample(self, labels, seeds):
+        self.leaked.append(b"x" * self.leak_bytes)
         for seed in seeds:
             if seed in self.always_die_on or (seed in self.die_on and self._first_time(seed)):
                 os._exit(1)
@@ -177,6 +181,16 @@ def test_an_actor_that_hangs_is_replaced_and_its_shard_set_aside_in_the_end(tmp_
     pool = run(tmp_path / "set", notes, num_actors=1, patience=patience, always_hang_on=seeds_of(6, 0))
     assert pool.set_aside == {6: "took longer than generate.shard_timeout_s=3"}
     assert len(digests(tmp_path / "set")) == 6
+
+
+def test_actors_that_leak_are_recycled_and_that_is_no_trouble(tmp_path, notes, undisturbed):
+    patience = Patience(max_trouble_in_a_row=1, max_failures_per_unit=1, memory_limit_bytes=350_000_000)
+    pool = run(tmp_path / "set", notes, num_actors=1, patience=patience, leak_bytes=50_000_000)
+    assert pool.set_aside == {}
+    drawn_by = [len(path.read_text().split()) for path in notes.iterdir()]
+    assert 2 <= len(drawn_by) <= 4, "an actor holds two or three shards' leaks, four batches each"
+    assert sum(drawn_by) == 6 * 20 + 5, "a shard was drawn twice, or not at all"
+    assert digests(tmp_path / "set") == undisturbed
 
 
 def test_what_the_setting_makes_impossible_ends_the_run_at_once(tmp_path, notes):
