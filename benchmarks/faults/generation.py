@@ -29,8 +29,9 @@ _ORDERS = {RAISE: "raise", HANG: "hang", LEAK: "leak"}
 SHARES = {ACTOR: 48, RAISE: 20, HANG: 7, LEAK: 9, NODE: 5, DRIVER: 8, DISK: 3}
 
 _NUM_NODES = 3
-_SHARDS_PER_FAULT = 40
+_SHARDS_PER_FAULT = 25
 _MAX_RECOVERY_S = 300.0
+_MAX_FINISH_S = 1800.0
 _DISK_BYTES = 256 * 2**20
 
 
@@ -80,10 +81,11 @@ class _Stream:
             for _ in range(_NUM_NODES):
                 self._cluster.add_node(num_cpus=1)
             self._start()
-            kinds = list(kinds)
             self._wait(lambda: bool(self._actors()), "no actor began")
             while kinds and not self._is_nearly_over():
-                self._inject(kinds.pop(0))
+                count = len(self._faults)
+                self._inject(kinds[0])
+                kinds = kinds[len(self._faults) - count :]  # none was hurt if the set was finished just then
             self._finish()
             self._check()
         finally:
@@ -119,54 +121,59 @@ class _Stream:
     def _inject(self, kind: str) -> None:
         time.sleep(self._rng.uniform(0, 0.7))
         self._census.take(self._cluster)
-        before = self._actors()
         if kind == ACTOR:
-            self._kill_actor(before)
+            self._kill_actor()
         elif kind in _ORDERS:
-            self._order(kind, before)
+            self._order(kind)
         elif kind == NODE:
-            self._lose_node(before)
+            self._lose_node()
         elif kind == DRIVER:
-            fault = self._begin(kind)
-            kill(psutil.Process(self._driver.pid))
+            fault, before = self._begin(kind)
+            self._driver.kill()
             self._driver.wait()
             self._start()
-            self._recover(fault, before)
+            self._recover(fault, before, _NUM_NODES)
         elif kind == DISK:
-            self._fill_disk(before)
+            self._fill_disk()
 
-    def _begin(self, kind: str) -> Fault:
+    def _begin(self, kind: str) -> tuple[Fault, set[int]]:
+        """A fault comes now; it, and the actors that were at work before."""
         fault = self._ledger.begin(kind)
         self._faults.append(fault)
-        return fault
+        return fault, self._actors()
 
-    def _recover(self, fault: Fault, before: set[int]) -> None:
-        """Wait until a new actor is at work in the place of the one that was hit, or of the first of them."""
-        self._wait(lambda: bool(self._actors() - before), f"after {fault.kind}: no new actor began")
+    def _recover(self, fault: Fault, before: set[int], count: int = 1) -> None:
+        """Wait until so many new actors are at work in the place of those that were hit."""
+        self._wait(lambda: len(self._actors() - before) >= count, f"after {fault.kind}: no new actor began")
         self._ledger.recovered(fault)
 
-    def _kill_actor(self, before: set[int]) -> None:
+    def _at_work(self) -> list[psutil.Process]:
+        known = self._actors()
         actors = [actor for node in self._cluster.worker_nodes for actor in workers_of(node, "PoolActor")]
-        at_work = sorted((actor for actor in actors if actor.pid in before), key=lambda actor: actor.pid)
-        if not at_work or not kill(victim := self._rng.choice(at_work)):
-            return self._inject(ACTOR)
-        self._recover(self._begin(ACTOR), before)
-        assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
-        return None
+        return sorted((actor for actor in actors if actor.pid in known), key=lambda actor: actor.pid)
 
-    def _lose_node(self, before: set[int]) -> None:
+    def _kill_actor(self) -> None:
+        self._wait(lambda: bool(self._at_work()), "no actor is at work")
+        at_work = self._at_work()
+        if not at_work or not kill(self._rng.choice(at_work)):
+            return  # the set is finished
+        self._recover(*self._begin(ACTOR))
+
+    def _lose_node(self) -> None:
         node = self._rng.choice(sorted(self._cluster.worker_nodes, key=lambda node: node.unique_id))
-        fault = self._begin(NODE)
+        fault, before = self._begin(NODE)
         self._cluster.remove_node(node, allow_graceful=False)
         self._cluster.add_node(num_cpus=1)
         self._recover(fault, before)
 
-    def _order(self, kind: str, before: set[int]) -> None:
+    def _order(self, kind: str) -> None:
         name = f"{len(self._ledger.faults):04d}.{_ORDERS[kind]}"
         (self._control / "orders" / name).touch()
         self._wait(lambda: bool(self._claim(name)), f"nobody took the order {name}")
-        fault = self._begin(kind)
         pid = self._claim(name)
+        if not pid:
+            return  # the set is finished
+        fault, before = self._begin(kind)
         if kind == RAISE:  # its actor lives on
             self._wait(lambda: len(self._begun(pid)) > self._count_at_claim(name), "a sampler that raised is gone")
             self._ledger.recovered(fault)
@@ -183,8 +190,8 @@ class _Stream:
         pid, shard_id = map(int, claim.name.split(".")[2:])
         return [shard for shard, _ in self._begun(pid)].index(shard_id) + 1
 
-    def _fill_disk(self, before: set[int]) -> None:
-        fault = self._begin(DISK)
+    def _fill_disk(self) -> None:
+        fault, before = self._begin(DISK)
         ballast = self._images.parent / "ballast"
         with ballast.open("wb", buffering=0) as stream:
             try:
@@ -200,7 +207,7 @@ class _Stream:
         ballast.unlink()
         fault.at_s = time.monotonic()  # what follows is recovery
         self._start()
-        self._recover(fault, before)
+        self._recover(fault, before, _NUM_NODES)
 
     def _wait(self, happened: Any, otherwise: str, *, ends_well: bool = False) -> None:
         deadline_s = time.monotonic() + _MAX_RECOVERY_S
@@ -221,7 +228,7 @@ class _Stream:
     def _finish(self) -> None:
         (self._control / "hurry").touch()
         for _ in range(3):
-            if self._driver.wait(timeout=_MAX_RECOVERY_S) == 0:
+            if self._driver.wait(timeout=_MAX_FINISH_S) == 0:
                 return
             self._ledger.say(f"the driver ended with {self._driver.returncode}: {last_words(self._log)}")
             self._start()

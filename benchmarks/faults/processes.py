@@ -93,4 +93,4 @@ def start_driver(cluster: Cluster, command: Sequence[str | Path], log: Path) -> 
 
 def last_words(log: Path) -> str:
     """The end of what drivers said, in one line."""
-    return " ".join(log.read_text(errors="replace").split())[-400:]
+    return " ".join(log.read_text(errors="replace").split())[-600:]
