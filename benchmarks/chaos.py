@@ -77,7 +77,10 @@ def main() -> None:
                 continue
             ledger.say(f"{name}: {len(kinds)} faults")
             (folder / name).mkdir(parents=True)
-            GROUPS[name][0].run(kinds, ledger, folder / name, rng)
+            try:
+                GROUPS[name][0].run(kinds, ledger, folder / name, rng)
+            except Exception as error:  # noqa: BLE001 - it is said, and the others have their turn
+                ledger.complain(f"{name} ended with {type(error).__name__}: {error}")
         store = object_store.run(ledger, folder) if arguments.only in (None, "generation") else None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -91,6 +94,7 @@ def main() -> None:
         "kinds": ledger.rows(),
         "faults": ledger.details(),
     }
+    ledger.say(ledger.table())
     if arguments.json:
         print(json.dumps(result, indent=1))
     else:

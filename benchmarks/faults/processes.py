@@ -17,6 +17,9 @@ from ray.cluster_utils import Cluster
 #: So long a process may take to notice that nobody needs it any more.
 _MAX_GOODBYE_S = 60.0
 
+#: Processes that a node has whether it works or not: those that wait for work, and its agents.
+_NODE_S_OWN = ("IDLE", "DashboardAgent", "RuntimeEnvAgent")
+
 
 def raylet_of(node: object) -> psutil.Process:
     """The process of a node that starts its workers."""
@@ -37,7 +40,7 @@ def all_workers(cluster: Cluster, name: str = "") -> list[psutil.Process]:
 
 def _is_at_work(process: psutil.Process, name: str = "") -> bool:
     title = _title(process)
-    return title.startswith("ray::") and "IDLE" not in title and name in title
+    return title.startswith("ray::") and not any(word in title for word in _NODE_S_OWN) and name in title
 
 
 def _title(process: psutil.Process) -> str:
