@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import shutil
+from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from sio_ray.config import FitGeneratorConfig
 from sio_ray.diffusion.trainee import GeneratorTrainee, averaged_weights, build_trainee
@@ -201,8 +202,10 @@ def test_a_compiled_network_has_the_same_names_and_takes_the_same_checkpoint(con
 
 
 @needs_compiler
-@pytest.mark.slow
-def test_a_compiled_network_takes_the_same_steps(info, images):
+def test_a_compiled_network_takes_the_same_steps(info, images, monkeypatch):
+    # Traced and differentiated as ever; that C++ is made of it, which takes a minute, the classifier's trainee tests.
+    traced = partialmethod(nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(nn.Module, "compile", traced)
     config = FitGeneratorConfig(block_out_channels=(8,), layers_per_block=1, global_batch_size=4)
     eager, compiled = built(config, info, images), built(config, info, images, compile=True)
     for step in range(3):
