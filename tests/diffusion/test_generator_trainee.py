@@ -204,8 +204,7 @@ def test_a_compiled_network_has_the_same_names_and_takes_the_same_checkpoint(con
 @needs_compiler
 def test_a_compiled_network_takes_the_same_steps(info, images, monkeypatch):
     # Traced and differentiated as ever; that C++ is made of it, which takes a minute, the classifier's trainee tests.
-    traced = partialmethod(nn.Module.compile, backend="aot_eager")
-    monkeypatch.setattr(nn.Module, "compile", traced)
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     config = FitGeneratorConfig(block_out_channels=(8,), layers_per_block=1, global_batch_size=4)
     eager, compiled = built(config, info, images), built(config, info, images, compile=True)
     for step in range(3):
