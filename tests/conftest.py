@@ -7,6 +7,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# A process beside each training run that watches for nodes of a cloud about to be taken away; there are none here.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 import json
 import shutil
@@ -31,6 +33,9 @@ TINY = (
     "generate.num_inference_steps=4",
     "generate.images_per_shard=32",
     "generate.sampler_batch_size=16",
+    # The work of an actor takes less time than its start; tests of the pool have several.
+    "generate.num_actors=1",
+    "evaluate.num_actors=1",
     "train.width=8",
     "train.seeds=[0]",
     "train.num_steps=20",

@@ -9,6 +9,7 @@ OVERRIDES = (
     "fit_generator.kind=gaussian",
     "generate.synthetic_ratio=0.25",
     "generate.num_inference_steps=4",
+    "generate.num_actors=1",
     "train.width=8",
     "train.learning_rate=0.02",
     "tune.num_steps=12",
