@@ -32,7 +32,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 INFO = ImageSetInfo(class_names=("a", "b", "c"), height_px=8, width_px=8, channels=3)
 CLUSTER = ClusterConfig(num_cpus=4, num_gpus=4)
-SECTION = EvaluateConfig(num_actors=2, batch_size=8)
+SECTION = EvaluateConfig(num_actors=1, batch_size=8)
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,7 @@ def files(root):
 def undisturbed(ray_cluster, tmp_path_factory, networks, sets):
     """What one actor writes."""
     root, notes = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("notes")
-    cost = extract_all(
-        plan(root, networks, sets, Brightness(str(notes))),
-        INFO,
-        SECTION.model_copy(update={"num_actors": 1}),
-        CLUSTER,
-    )
+    cost = extract_all(plan(root, networks, sets, Brightness(str(notes))), INFO, SECTION, CLUSTER)
     assert cost.num_images == num_seen(notes) == 3 * (70 + 40)
     assert min(cost.read_s, cost.network_s, cost.write_s) > 0
     assert cost.wall_s > cost.network_s

@@ -75,8 +75,8 @@ def failing_loop(config):
     raise TrainingError("no luck in step 3; try again.")
 
 
-def run(folder, of=loop, *, num_workers, min_workers=None):
-    workers = Workers(num_workers, 1, 0, min_workers)
+def run(folder, of=loop, *, num_workers, min_workers=None, cpus_per_worker=1):
+    workers = Workers(num_workers, cpus_per_worker, 0, min_workers)
     return run_on_workers(of, {}, name="run", state_dir=folder, workers=workers, best_by="val_accuracy")
 
 
@@ -124,7 +124,7 @@ def test_an_error_of_ours_comes_out_of_the_workers_as_it_went_in(of_two_workers_
 
 
 def test_a_run_that_may_shrink_starts_with_the_workers_that_there_are(tmp_path, ray_cluster, undisturbed):
-    """The cluster has four cores; of eight workers at most four fit, and they train the same batches."""
-    trained = run(tmp_path, num_workers=8, min_workers=1)
+    """The cluster has four cores; of eight workers of two at most two fit, and they train the same batches."""
+    trained = run(tmp_path, num_workers=8, min_workers=1, cpus_per_worker=2)
     _, points = undisturbed
     assert [point["loss"] for point in trained.points] == pytest.approx([p["loss"] for p in points], rel=1e-4)
