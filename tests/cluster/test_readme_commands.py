@@ -38,20 +38,34 @@ def test_the_readme_has_the_commands_that_are_tested_here():
 
 
 def test_commands_on_digits(finished, capsys, tmp_path):
-    overrides, _, _ = finished
+    overrides, config, _ = finished
     space = tmp_path / "space.py"
     # The pool of the small run is a quarter of the real set; the space of the README asks for more.
     space.write_text('SPACE = {"train.real_weight": ("uniform", 0.5, 0.9)}\n')
-    small = {
-        "tune": [f"--space={space}", "--num-trials=1", "tune.confirm_seeds=[]"],
-        "train": ["train.arms=[sio]", "train.num_steps=4"],
-    }
+    one_arm = ["train.arms=[sio]", "train.num_steps=4"]
+    small = {"tune": [f"--space={space}", "--num-trials=1", "tune.confirm_seeds=[]"], "train": one_arm}
     stages = ("run", "train", "tune", "evaluate", "report")
     commands = [arguments for arguments in COMMANDS if arguments[0] in stages and arguments[1] == "digits"]
     assert len(commands) == 8
     for arguments in commands:
-        if "evaluate.detectors=[all]" not in arguments:  # test_evaluate_stage.py runs that
+        if "train.real_weight=0.9" in arguments:
+            check_that_sio_alone_is_trained([*arguments, *overrides], config, capsys)
+        elif "evaluate.detectors=[all]" not in arguments:  # test_evaluate_stage.py runs that
             run([*arguments, *overrides, *small.get(arguments[0], [])], capsys)
+
+
+def check_that_sio_alone_is_trained(arguments, config, capsys):
+    """A change that does not concern the baseline keeps the one that is there."""
+
+    def checkpoints():
+        return {path: path.stat().st_mtime_ns for path in config.run_dir.glob("train-*/checkpoint/model.safetensors")}
+
+    before = checkpoints()
+    run(arguments, capsys)
+    after = checkpoints()
+    assert before.items() <= after.items()
+    (trained,) = after.keys() - before.keys()
+    assert trained.parents[1].name.startswith("train-sio-seed0-")
 
 
 def test_the_state_of_a_run(finished, capsys):

@@ -87,15 +87,6 @@ def test_a_second_run_does_nothing_and_prints_its_results_as_json(finished, caps
     }
 
 
-def test_another_weight_trains_sio_alone(finished):
-    overrides, _, first = finished
-    config = load_config("digits", [*overrides, "train.real_weight=0.9"])
-    outcome = run_stages(config, ["train"])["train"]
-    before, after = first["train"]["result"], outcome["result"]
-    assert after["baseline, seed 0"] == before["baseline, seed 0"]
-    assert after["sio, seed 0"]["checkpoint"] != before["sio, seed 0"]["checkpoint"]
-
-
 @pytest.mark.parametrize("arm", ["baseline", "sio"])
 def test_one_arm_alone_is_evaluated_and_reported(finished, arm):
     overrides, _, _ = finished
