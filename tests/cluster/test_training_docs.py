@@ -47,8 +47,10 @@ def test_commands_that_train(finished):
     check_streamed(load_config("digits", [*streamed[2:], *small, "train.feed=stream"]))
 
     assert "train.ensemble_size=5" in of_ensemble
-    run([*of_ensemble, *small, "train.ensemble_size=2"])
-    ensemble = load_config("digits", [*small, "train.ensemble_size=2", "evaluate.detectors=[msp,energy]"])
+    # The first member is the classifier that is there already.
+    two = (*overrides, "train.arms=[sio]", "train.ensemble_size=2")
+    run([*of_ensemble, *two])
+    ensemble = load_config("digits", [*two, "evaluate.detectors=[msp,energy]"])
     (scored,) = run_stages(ensemble, ["evaluate"]).values()
     assert [run.member for run in train_runs(ensemble)] == [0, 1]
     assert json.loads((Path(scored["output"]) / "metrics.json").read_text())
