@@ -1,6 +1,7 @@
 """The generate stage from the command line: sets that stand alone, a rule, other places, and measured plans."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +20,11 @@ from sio_ray.imageset.verify import verify_image_set
 from sio_ray.stages.layout import generate_place
 
 
-@pytest.fixture
-def config(gaussian_generator, tmp_path):
+def config_in(folder, generator):
     """A set of 100 images that needs no training set."""
     overrides = {
-        "output_dir": str(tmp_path / "runs"),
-        "generate.generator": str(gaussian_generator),
+        "output_dir": str(folder / "runs"),
+        "generate.generator": str(generator),
         "generate.num_images": 100,
         "generate.images_per_shard": 30,
         "generate.sampler_batch_size": 8,
@@ -34,10 +34,24 @@ def config(gaussian_generator, tmp_path):
     return with_overrides(load_config("digits"), overrides)
 
 
-def test_a_set_that_stands_alone_goes_where_it_is_told_and_is_not_drawn_again(config, tmp_path):
-    config = with_overrides(config, {"generate.output": str(tmp_path / "set")})
-    outcome = run_stages(config, ["generate"])["generate"]
-    images = ImageSet(tmp_path / "set")
+@pytest.fixture
+def config(gaussian_generator, tmp_path):
+    """Of a set that is not drawn yet."""
+    return config_in(tmp_path, gaussian_generator)
+
+
+@pytest.fixture(scope="module")
+def drawn(ray_cluster, gaussian_generator, tmp_path_factory):
+    """Config of a set that is drawn, at a place of its own, and what came out; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("drawn")
+    config = with_overrides(config_in(folder, gaussian_generator), {"generate.output": str(folder / "set")})
+    return config, run_stages(config, ["generate"])["generate"]
+
+
+def test_a_set_that_stands_alone_goes_where_it_is_told_and_is_not_drawn_again(drawn):
+    config, outcome = drawn
+    folder = Path(config.generate.output)
+    images = ImageSet(folder)
     assert images.info.class_names == ("dark", "middle", "bright")
     assert images.manifest.class_counts == (34, 33, 33)
     means = [images.read().images[images.read().labels == label].mean() for label in range(3)]
@@ -45,27 +59,27 @@ def test_a_set_that_stands_alone_goes_where_it_is_told_and_is_not_drawn_again(co
     assert outcome["result"]["content_id"] == images.manifest.content_id
     assert outcome["result"]["seconds"]["sample_s"] > 0
     assert {entry.device for entry in images.manifest.shards} == {"cpu"}
-    files = sorted(path.name for path in (tmp_path / "set").iterdir())
+    files = sorted(path.name for path in folder.iterdir())
     assert files == sorted(["manifest.json", PLAN_NAME, *(entry.name for entry in images.manifest.shards)])
 
     assert run_stages(config, ["generate"])["generate"]["reused"] is True
-    (tmp_path / "set" / "manifest.json").unlink()
+    (folder / "manifest.json").unlink()
     again = run_stages(config, ["generate"])["generate"]
     assert again["reused"] is False
     assert again["result"]["content_id"] == images.manifest.content_id
 
 
-def test_another_config_for_the_same_place_is_refused_and_loses_nothing(config, tmp_path):
-    config = with_overrides(config, {"generate.output": str(tmp_path / "set")})
-    run_stages(config, ["generate"])
-    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "set").iterdir()}
+def test_another_config_for_the_same_place_is_refused_and_loses_nothing(drawn):
+    config, _ = drawn
+    folder = Path(config.generate.output)
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     with pytest.raises(StageError, match=r"\n  generate\.guidance_scale: 1\.5 -> 3\.0\n"):
         run_stages(with_overrides(config, {"generate.guidance_scale": 3.0}), ["generate"])
-    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "set").iterdir()} == before
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 
-def test_a_curated_set_is_complete_balanced_and_the_same_every_time(config, tmp_path):
-    images = ImageSet(run_stages(config, ["generate"])["generate"]["result"]["images"])
+def test_a_curated_set_is_complete_balanced_and_the_same_every_time(config, drawn, tmp_path):
+    images = ImageSet(drawn[1]["result"]["images"])
     classifier, threshold = _train_a_little(images)
     save_classifier(tmp_path / "classifier", classifier.architecture, classifier.state_dict())
     curated = with_overrides(
