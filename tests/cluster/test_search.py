@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -12,7 +13,6 @@ import psutil
 import pytest
 import yaml
 
-from sio_ray.cli import run_stages
 from sio_ray.config import load_config
 from sio_ray.errors import ResourceError, TrainingError
 from sio_ray.imageset import ImageSet
@@ -106,8 +106,11 @@ def test_a_trial_whose_process_is_killed_goes_on_where_it_was(overrides, tmp_pat
     space = write_space(tmp_path, train__real_weight=("grid", [0.6]))
     options = [*overrides, space, "tune.num_steps=100", "tune.num_validations=5", "tune.seeds=[31]"]
     config = load_config("digits", [*options, "name=killed"])
-    run_stages(load_config("digits", [*overrides, "name=killed"]), ["prepare", "fit-generator", "generate"])
-    undisturbed = tune(load_config("digits", options)).result
+    there = load_config("digits", options)
+    for stage in ("prepare", "fit-generator", "generate"):
+        for folder in there.run_dir.glob(f"{stage}-*"):
+            shutil.copytree(folder, config.run_dir / folder.name)
+    undisturbed = tune(there).result
     killed = []
 
     def kill():
@@ -200,11 +203,13 @@ def test_a_trial_of_two_workers_trains_under_ray_train_and_finds_the_same(overri
     ]
     alone = tune(load_config("digits", options)).result["trials"]
     config = load_config("digits", [*options, "tune.workers_per_trial=2"])
-    for path in (config.run_dir / "trials").glob("*/result.json"):  # the number of workers decides nothing
-        path.unlink()
+    # The number of workers decides nothing, so without its result the last trial, and it alone, is trained again.
+    max((config.run_dir / "trials").glob("*/result.json"), key=lambda path: path.stat().st_mtime_ns).unlink()
     for record in config.run_dir.glob("tune-*/stage.json"):
         record.unlink()
-    together = tune(config).result["trials"]
+    outcome = tune(config).result
+    assert outcome["cost"]["num_trained"] == 1
+    together = outcome["trials"]
     for one, two in zip(alone, together, strict=True):
         assert two["status"] == "done"
         for metric in ("near_auroc", "far_auroc", "val_accuracy"):
