@@ -119,11 +119,6 @@ def undisturbed(tmp_path_factory):
     return digests(folder)
 
 
-def test_four_actors_write_the_bytes_of_one(tmp_path, notes, undisturbed):
-    run(tmp_path / "set", notes, num_actors=4)
-    assert digests(tmp_path / "set") == undisturbed
-
-
 def test_actors_that_die_cost_nothing(tmp_path, notes, undisturbed):
     pool = run(tmp_path / "set", notes, die_on=seeds_of(0, 3) + seeds_of(2, 3) + seeds_of(6, 3))
     assert pool.set_aside == {}
@@ -215,7 +210,7 @@ def test_shards_without_a_note_are_read_and_drawn_again_if_they_are_not_what_the
     assert sorted(pool.done) == list(range(PLAN.num_shards))
 
 
-def test_fractions_of_a_gpu_share_it(tmp_path, notes, undisturbed):
+def test_four_actors_that_share_gpus_write_the_bytes_of_one(tmp_path, notes, undisturbed):
     size = PoolSize(4, threads_per_actor=1, gpus_per_actor=0.5)
     run(tmp_path / "set", notes, size=size)
     assert digests(tmp_path / "set") == undisturbed
