@@ -13,7 +13,8 @@ from sio_ray.errors import ConfigError
 Source = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "openood", "image_folder"]
 Benchmark = Literal["cifar10", "cifar100", "imagenet200", "imagenet"]
 
-_SHARES = ("val_fraction", "seed")
+_TRAIN = ("train_fraction", "seed")
+_SHARES = ("val_fraction", *_TRAIN)
 _DRAWN = ("images_per_ood_set", "num_outliers")
 _PIXELS = ("image_size_px", "channels")
 _SETS = ("near_ood_sets", "far_ood_sets", "outliers")
@@ -27,7 +28,7 @@ DECISIVE_FIELDS: dict[str, tuple[str, ...]] = {
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
     "imagenet": ("root", "id_classes", "near_ood_classes", "outliers", *_PIXELS, *_DRAWN, *_SHARES),
-    "openood": ("root", "benchmark", "id_classes", *_SETS, "shifted_sets", *_PIXELS, "num_outliers", "seed"),
+    "openood": ("root", "benchmark", "id_classes", *_SETS, "shifted_sets", *_PIXELS, "num_outliers", *_TRAIN),
     "image_folder": ("root", "test_fraction", "outliers", *_PIXELS, *_DRAWN, *_SHARES),
 }
 
@@ -61,6 +62,8 @@ class PrepareConfig(Section):
         val_fraction: share of the ID images (and of near-OOD) that tunes, never trains, never tests. It is taken from
             the test set where `cifar10`, `cifar100` and `imagenet` have one; `openood` has lists of its own.
         test_fraction: share of the ID images that is read once, at the end, for `digits` and `image_folder`.
+        train_fraction: share of the training images that is used, by generator and classifiers alike: of every class
+            the same, and at least one image. A smaller share is part of a larger one, and other sets stay as they are.
         images_per_ood_set: pictures in each far-OOD set that is drawn or cut (letters, patches, noise).
         num_outliers: pictures in the outlier-exposure and in the mixing set, where they are drawn.
         seed: of the split, of the order of the training set, and of everything drawn.
@@ -81,6 +84,7 @@ class PrepareConfig(Section):
     outliers: Literal["drawn", "source"] = "drawn"
     val_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra={"remedy": "give a share, not a percentage"})
     test_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra={"remedy": "give a share, not a percentage"})
+    train_fraction: float = Field(1.0, gt=0, le=1, json_schema_extra={"remedy": "give a share, not a percentage"})
     images_per_ood_set: int = Field(400, ge=1)
     num_outliers: int = Field(1000, ge=1)
     seed: int = Field(0, ge=0)

@@ -14,7 +14,7 @@ from sio_ray.datasets.fashion_mnist import load_fashion_mnist
 from sio_ray.datasets.image_folder import load_image_folder
 from sio_ray.datasets.imagenet import load_imagenet
 from sio_ray.datasets.openood import load_openood
-from sio_ray.datasets.source import FileSet, PictureSet, SourceCollection, SourceSet
+from sio_ray.datasets.source import FileSet, Int64Array, PictureSet, SourceCollection, SourceSet
 from sio_ray.errors import ImageSetError
 from sio_ray.seeding import numpy_generator
 
@@ -33,8 +33,8 @@ SOURCES: dict[str, Callable[[PrepareConfig], SourceCollection]] = {
 def load_source(config: PrepareConfig) -> SourceCollection:
     """Find all real sets of the source that the config names; pictures in files are not opened yet.
 
-    The training set comes in a random order, drawn from the seed: training that streams shuffles within a window, so of
-    a set sorted by class it would see batches of few classes.
+    The training set, or the share of it that is asked for, comes in a random order, drawn from the seed: training that
+    streams shuffles within a window, so of a set sorted by class it would see batches of few classes.
 
     Raises:
         ConfigError: a field does not fit the source.
@@ -51,7 +51,14 @@ def load_source(config: PrepareConfig) -> SourceCollection:
                 "the class."
             )
     order = numpy_generator(config.seed, "training order").permutation(len(collection.train))
-    return replace(collection, train=collection.train.take(order))
+    kept = _first_of_each_class(collection.train.labels[order], config.train_fraction)
+    return replace(collection, train=collection.train.take(order[kept]))
+
+
+def _first_of_each_class(labels: Int64Array, share: float) -> Int64Array:
+    """Rows, ascending, of the first share of every class, rounded, and of one image at least."""
+    of_classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.sort(np.concatenate([rows[: max(1, round(share * len(rows)))] for rows in of_classes]))
 
 
 __all__ = ["SOURCES", "FileSet", "PictureSet", "SourceCollection", "SourceSet", "load_source"]

@@ -41,6 +41,16 @@ def test_classes_are_divided_and_every_picture_keeps_its_label(tmp_path, publish
     assert not set(collection.train.paths) & set(collection.val.paths)
 
 
+def test_a_share_of_the_training_set_is_balanced_part_of_a_larger_one_and_changes_no_other_set(tmp_path, published):
+    whole, half, least = (load(root=tmp_path, train_fraction=share) for share in (1.0, 0.5, 0.01))
+    assert np.bincount(whole.train.labels).tolist() == [18] * 7
+    assert np.bincount(half.train.labels).tolist() == [9] * 7
+    assert np.bincount(least.train.labels).tolist() == [1] * 7
+    assert set(least.train.paths) < set(half.train.paths) < set(whole.train.paths)
+    for (name, of_whole), (_, of_half) in zip(whole.sets()[1:], half.sets()[1:], strict=True):
+        assert (name, of_whole.paths) == (name, of_half.paths)
+
+
 def test_near_ood_is_of_the_other_classes(tmp_path, published):
     collection = load(root=tmp_path)
     val, test = collection.near_val["classes_2_6_9"], collection.near_test["classes_2_6_9"]

@@ -47,6 +47,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "prepare.outliers": ("source", NOTHING),
     "prepare.val_fraction": (0.3, EVERYTHING),
     "prepare.test_fraction": (0.3, EVERYTHING),
+    "prepare.train_fraction": (0.3, EVERYTHING),
     "prepare.images_per_ood_set": (7, EVERYTHING),
     "prepare.num_outliers": (7, EVERYTHING),
     "prepare.seed": (7, EVERYTHING),
@@ -232,16 +233,17 @@ def test_a_field_changes_those_outputs_that_it_decides_and_no_other(key: str) ->
 
 #: Source to the fields that decide what it gives, beside `source` itself.
 DECISIVE = {
-    "digits": "id_classes near_ood_classes val_fraction test_fraction images_per_ood_set num_outliers seed",
-    "fashion_mnist": "id_classes near_ood_classes val_fraction images_per_ood_set num_outliers seed",
-    "cifar10": "near_ood_sets far_ood_sets outliers val_fraction images_per_ood_set num_outliers seed",
-    "cifar100": "near_ood_sets far_ood_sets outliers val_fraction images_per_ood_set num_outliers seed",
-    "imagenet": "root image_size_px channels id_classes near_ood_classes outliers val_fraction images_per_ood_set "
-    "num_outliers seed",
-    "openood": "root benchmark image_size_px channels id_classes near_ood_sets far_ood_sets shifted_sets outliers "
-    "num_outliers seed",
-    "image_folder": "root image_size_px channels outliers val_fraction test_fraction images_per_ood_set num_outliers "
+    "digits": "id_classes near_ood_classes val_fraction test_fraction train_fraction images_per_ood_set num_outliers "
     "seed",
+    "fashion_mnist": "id_classes near_ood_classes val_fraction train_fraction images_per_ood_set num_outliers seed",
+    "cifar10": "near_ood_sets far_ood_sets outliers val_fraction train_fraction images_per_ood_set num_outliers seed",
+    "cifar100": "near_ood_sets far_ood_sets outliers val_fraction train_fraction images_per_ood_set num_outliers seed",
+    "imagenet": "root image_size_px channels id_classes near_ood_classes outliers val_fraction train_fraction "
+    "images_per_ood_set num_outliers seed",
+    "openood": "root benchmark image_size_px channels id_classes near_ood_sets far_ood_sets shifted_sets outliers "
+    "train_fraction num_outliers seed",
+    "image_folder": "root image_size_px channels outliers val_fraction test_fraction train_fraction images_per_ood_set "
+    "num_outliers seed",
 }
 
 
