@@ -19,10 +19,11 @@ from sio_ray.imageset.storage import Folder
 from sio_ray.redaction import is_redacted, redact
 from sio_ray.stages import layout
 from sio_ray.stages.record import StageRecord, read_begun, read_record
+from sio_ray.stages.trainings import trainings
 
 _FOLDER = re.compile(
     r"(?P<stage>prepare|fit-generator|generate|evaluate|tune|report"
-    r"|train-(?P<arm>baseline|sio)-seed(?P<seed>\d+)(-member(?P<member>\d+))?)-[0-9a-f]{12}"
+    r"|train-(?P<arm>baseline|sio)(-(?P<algorithm>[a-z_]+))?-seed(?P<seed>\d+)(-member(?P<member>\d+))?)-[0-9a-f]{12}"
 )
 
 State = Literal["done", "unfinished", "not begun", "unreadable"]
@@ -168,8 +169,8 @@ def _piece(path: Path) -> _Piece:
     stage = "train" if match["arm"] else match["stage"]
     label = stage
     if match["arm"]:
-        member = f", member {match['member']}" if match["member"] else ""
-        label = f"train {match['arm']}, seed {match['seed']}{member}"
+        algorithm = match["algorithm"] or "cross_entropy"
+        label = f"train {layout.run_name(match['arm'], algorithm, match['seed'], match['member'] or 0)}"
     try:
         return _Piece(path, stage, label, read_record(path))
     except StageError as error:
@@ -211,6 +212,9 @@ def _expected(config: Config) -> dict[str, tuple[str, str, int | None]]:
         for each in layout.train_runs(config):
             steps = config.train.num_steps if config.train.num_epochs is None else None
             found[each.place.folder.name] = ("train", f"train {each.name}", steps)
+    for training in trainings(config) if config.methods else ():
+        name = layout.evaluate_place(training.config).folder.name
+        found[name] = ("evaluate", f"evaluate {training.name}", None)
     for stage, place in (("evaluate", layout.evaluate_place), ("report", layout.report_place)):
         name = f"{stage}{_ANY}" if "all" in config.evaluate.detectors else place(config).folder.name
         found[name] = (stage, stage, None)
@@ -221,6 +225,7 @@ def _state_of(
     piece: _Piece, run: Path, config: Config | None, expected: dict[str, tuple[str, str, int | None]]
 ) -> StageState:
     name = piece.path.name
+    _, label, num_steps = expected.get(name, (piece.stage, piece.label, None))
     is_current = None
     if config is not None:
         is_current = name in expected or f"{piece.stage}{_ANY}" in expected or piece.stage == "tune"
@@ -228,15 +233,14 @@ def _state_of(
     record = piece.record
     if record is not None and (piece.stage != "generate" or _set_is_there(piece.path, record)):
         return StageState(
-            *(piece.stage, piece.label, "done", name, record.finished, record.wall_s),
+            *(piece.stage, label, "done", name, record.finished, record.wall_s),
             modified=modified,
             is_current=is_current,
         )
-    num_steps = expected.get(name, ("", "", None))[2]
     found = Progress(note=piece.problem) if piece.problem else _progress(piece, run, config, num_steps)
     return StageState(
         piece.stage,
-        piece.label,
+        label,
         "unreadable" if piece.problem else "unfinished",
         name,
         progress=found,

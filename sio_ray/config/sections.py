@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sio_ray.config.evaluate_section import EvaluateConfig
 from sio_ray.config.generator_sections import FitGeneratorConfig, GenerateConfig
@@ -13,9 +13,22 @@ from sio_ray.config.prepare_section import PrepareConfig
 from sio_ray.config.section import Section
 from sio_ray.config.train_section import TrainConfig
 from sio_ray.config.tune_section import TuneConfig
+from sio_ray.errors import ConfigError
+from sio_ray.methods import method_names
 
 #: Every stage, in the order data flows. Each has a section of the config of the same name, with `_` for `-`.
 STAGES = ("prepare", "fit-generator", "generate", "train", "evaluate", "tune", "report")
+
+
+#: Fields that methods take the place of, by section.
+_DECIDED_BY_METHODS = (
+    ("train", "algorithm"),
+    ("train", "algorithm_options"),
+    ("train", "ensemble_size"),
+    ("evaluate", "detectors"),
+    ("evaluate", "checkpoints"),
+    ("evaluate", "outputs"),
+)
 
 
 class ReportConfig(Section):
@@ -56,10 +69,14 @@ class Config(Section):
     Attributes:
         name: of the experiment; outputs go to `output_dir/name`.
         output_dir: folder of all experiments; on a cluster, one that all nodes share.
+        methods: rows of the SIO paper's table, keys of `sio_ray.methods.METHODS`, or `paper` for its 18. They say what
+            `train` and `evaluate` do, in place of `train.algorithm`, `train.ensemble_size` and `evaluate.detectors`;
+            methods of one training share its networks.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     output_dir: Path = Path("runs")
+    methods: tuple[str, ...] = ()
     prepare: PrepareConfig = PrepareConfig()
     fit_generator: FitGeneratorConfig = FitGeneratorConfig()
     generate: GenerateConfig = GenerateConfig()
@@ -68,6 +85,23 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     report: ReportConfig = ReportConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _check_methods(self) -> Self:
+        method_names(self.methods)
+        for section, field in _DECIDED_BY_METHODS if self.methods else ():
+            value = getattr(getattr(self, section), field)
+            if value != type(getattr(self, section)).model_fields[field].get_default(call_default_factory=True):
+                rule = "left out while methods are given"
+                raise ConfigError(
+                    f"{section}.{field}", rule, value, "name what is wanted in methods, or set methods=[]"
+                )
+        return self
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """The methods, with `paper` resolved, in the table's order."""
+        return method_names(self.methods)
 
     @property
     def judging_options(self) -> dict[str, dict[str, Any]]:

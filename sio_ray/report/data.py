@@ -102,8 +102,10 @@ class Evaluation:
     Attributes:
         name: of the run; different for each of a comparison.
         metrics: one row per (arm, seed, detector, group, ood_set) with `auroc`, `fpr_at_95_tpr`, `aupr_out`, `aupr_in`
-            and `fpr_at_95_id_tpr` in [0, 1] (an older one lacks the last); `group` is `near` or `far`.
-        id_accuracy: one row per (arm, seed) with `accuracy` in [0, 1], on the ID test set; may have no row.
+            and `fpr_at_95_id_tpr` in [0, 1] (an older one lacks the last); `group` is `near` or `far`. A method stands
+            in place of its detector, where methods were evaluated.
+        id_accuracy: one row per (arm, seed) with `accuracy` in [0, 1], on the ID test set; may have no row. Where
+            methods were evaluated, one per (arm, seed, detector) too.
         full_spectrum: rows as in `metrics`, with covariate-shifted ID images among ID too; empty if not asked for.
         config: the whole config; None where the evaluation was not made from one that this version reads.
         titles: detector to how a paper's table calls it; a detector that is not in here goes by its name.

@@ -24,13 +24,17 @@ from sio_ray.progress import console, count_progress
 from sio_ray.stages.evaluated import evaluated_sets, subjects_of, suited, trained_on
 from sio_ray.stages.evaluation_results import METRICS_NAME, SCORES_NAME, Scored, write_results
 from sio_ray.stages.layout import evaluate_place
+from sio_ray.stages.method_results import join_results
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, run_once
 from sio_ray.stages.shared_storage import check_shared_storage
+from sio_ray.stages.trainings import trainings
 
 
 def evaluate(config: Config) -> Outcome:
     """Score all test sets with every network and detector; write `metrics.json`, `scores.parquet` and OpenOOD's CSVs.
+
+    Where methods are given, every training that they need is evaluated by itself, and then joined into one table.
 
     Raises:
         StageError: an earlier stage has not run for this config.
@@ -38,15 +42,22 @@ def evaluate(config: Config) -> Outcome:
         ConfigError: an unknown detector, or one that reads what a network does not have.
         EvaluationError: scores or metrics cannot be computed, or test images were trained on.
     """
+    work = partial(_work_by_methods if config.methods else _work, config)
+    return _evaluate(config, work, "evaluate")
+
+
+def _evaluate(config: Config, work: Callable[[Path], dict[str, Any]], label: str) -> Outcome:
     place = evaluate_place(config)
-    return run_once(
-        "evaluate",
-        place.folder,
-        place.identity,
-        config,
-        lambda folder: _work(config, folder),
-        outputs=[METRICS_NAME, SCORES_NAME],
-    )
+    outputs = [METRICS_NAME, SCORES_NAME]
+    return run_once("evaluate", place.folder, place.identity, config, work, outputs=outputs, label=label)
+
+
+def _work_by_methods(config: Config, folder: Path) -> dict[str, Any]:
+    parts = []
+    for training in trainings(config):
+        work = partial(_work, training.config)
+        parts.append((training, _evaluate(training.config, work, f"evaluate {training.name}").output))
+    return join_results(parts, folder)
 
 
 def _work(config: Config, folder: Path) -> dict[str, Any]:

@@ -94,11 +94,11 @@ def write_results(
     metrics, accuracies = pd.DataFrame(rows["metrics"]), pd.DataFrame(rows["id_accuracy"])
     csv_folder = storage.subfolder(OPENOOD_NAME)
     write_openood_csv(csv_folder, metrics, accuracies)
-    result: dict[str, Any] = {"summary": _records(summarise(metrics)), "id_accuracy": rows["id_accuracy"]}
+    result: dict[str, Any] = {"summary": records_of(summarise(metrics)), "id_accuracy": rows["id_accuracy"]}
     if rows["full_spectrum"]:
         full_spectrum = pd.DataFrame(rows["full_spectrum"])
         write_openood_csv(csv_folder, full_spectrum, accuracies, scheme="fsood")
-        result["full_spectrum"] = _records(summarise(full_spectrum))
+        result["full_spectrum"] = records_of(summarise(full_spectrum))
     result |= {
         "quality": quality,
         "failed": failed,
@@ -198,6 +198,7 @@ def _to_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as JSON values."""
     records: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=10))
     return records

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +13,12 @@ from sio_ray.config import STAGES, Config
 from sio_ray.provenance import fingerprint
 from sio_ray.redaction import redact
 from sio_ray.seeding import derive_seed
+from sio_ray.stages.trainings import trainings
 
 Arm = Literal["baseline", "sio"]
+
+#: The algorithm that no name of a run mentions.
+_PLAIN = "cross_entropy"
 
 #: Raised when a change of code makes old outputs wrong.
 _GENERATION = 3
@@ -46,12 +51,14 @@ class Run:
 
     Attributes:
         arm: `baseline` (real images alone) or `sio`.
+        algorithm: that trains it.
         seed: as the config names it.
         member: of the ensemble, from 0.
         place: its output.
     """
 
     arm: Arm
+    algorithm: str
     seed: int
     member: int
     place: Place
@@ -63,8 +70,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Such as `sio, seed 0`."""
-        return f"{self.arm}, seed {self.seed}" + (f", member {self.member}" if self.member else "")
+        """Such as `sio, seed 0`, or `sio, vos, seed 0`."""
+        return run_name(self.arm, self.algorithm, self.seed, self.member)
+
+
+def run_name(arm: str, algorithm: str, seed: int | str, member: int | str) -> str:
+    """How a training run is called on the console; cross-entropy and the first member go without saying."""
+    parts = [arm, *([] if algorithm == _PLAIN else [algorithm]), f"seed {seed}"]
+    return ", ".join([*parts, f"member {member}"] if member else parts)
 
 
 def place_for(config: Config, name: str, identity: dict[str, Any]) -> Place:
@@ -115,19 +128,21 @@ _SIO_FIELDS = (
 
 
 def train_runs(config: Config) -> list[Run]:
-    """All training runs of a config; a baseline does not depend on anything synthetic, so it is shared."""
+    """All training runs of a config, each once; a baseline does not depend on anything synthetic, so it is shared."""
+    runs = (run for training in trainings(config) for run in _runs_of(training.config))
+    return list({run.place.folder: run for run in runs}.values())
+
+
+def _runs_of(config: Config) -> Iterator[Run]:
     section = config.train
-    runs = []
-    for arm in section.arms:
-        for seed in section.seeds:
-            for member in range(section.ensemble_size):
-                identity = {**run_identity(config, arm), "seed": seed}
-                name = f"train-{arm}-seed{seed}"
-                if member:
-                    identity["member"] = member
-                    name += f"-member{member}"
-                runs.append(Run(arm, seed, member, place_for(config, name, identity)))
-    return runs
+    algorithm = "" if section.algorithm == _PLAIN else f"-{section.algorithm}"
+    for arm, seed, member in itertools.product(section.arms, section.seeds, range(section.ensemble_size)):
+        identity = {**run_identity(config, arm), "seed": seed}
+        name = f"train-{arm}{algorithm}-seed{seed}"
+        if member:
+            identity["member"] = member
+            name += f"-member{member}"
+        yield Run(arm, section.algorithm, seed, member, place_for(config, name, identity))
 
 
 def run_identity(config: Config, arm: Arm) -> dict[str, Any]:
@@ -168,7 +183,11 @@ def synthetic_identity(config: Config) -> str:
 
 
 def evaluate_place(config: Config) -> Place:
-    """Of metrics and scores."""
+    """Of metrics and scores; where methods are given, those of all trainings together."""
+    if config.methods:
+        found = [(training.methods, evaluate_place(training.config).fingerprint) for training in trainings(config)]
+        parts = {name: [of, detector] for methods, of in found for detector, name in methods.items()}
+        return place_for(config, "evaluate", {"methods": [[name, *parts[name]] for name in config.method_names]})
     section = config.evaluate
     identity = section.identity()
     for field in ("checkpoints", "outputs"):

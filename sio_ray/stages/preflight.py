@@ -20,6 +20,7 @@ from sio_ray.imageset import ImageSet
 from sio_ray.imageset.storage import Folder
 from sio_ray.ood.detectors.reading import choose_detectors
 from sio_ray.ood.probe import ScoredNetwork
+from sio_ray.stages.trainings import trainings
 from sio_ray.training.loggers import check_loggers
 
 _RGB = 3
@@ -62,11 +63,12 @@ def check_settings(config: Config, stages: Sequence[str]) -> None:
         _check_fit_generator(config.fit_generator)
     if "generate" in stages:
         _check_generate(config.generate)
-    if {"train", "tune"} & set(stages):
-        _check_train_settings(config)
-    if "evaluate" in stages and not (config.evaluate.checkpoints or config.evaluate.outputs):
-        section = config.evaluate
-        choose_detectors(section.detectors, section.detector_options, _network_to_be(config.train))
+    for training in trainings(config):
+        if {"train", "tune"} & set(stages):
+            _check_train_settings(training.config)
+        section = training.config.evaluate
+        if "evaluate" in stages and not (section.checkpoints or section.outputs):
+            choose_detectors(section.detectors, section.detector_options, _network_to_be(training.config.train))
     if "tune" in stages:
         choose_detectors(
             config.tune.detectors, config.judging_options, _network_to_be(config.train), field="tune.detectors"
@@ -78,10 +80,12 @@ def check_settings(config: Config, stages: Sequence[str]) -> None:
                 config.train.ensemble_size,
                 "tune one member, and train the ensemble with what is found",
             )
-    if "report" in stages and not {config.report.detector, "all"} & set(config.evaluate.detectors):
+    rows = config.method_names or config.evaluate.detectors
+    if "report" in stages and not {config.report.detector, "all"} & set(rows):
+        source = "methods" if config.methods else "evaluate.detectors"
         raise ConfigError(
             "report.detector",
-            f"among evaluate.detectors ({', '.join(config.evaluate.detectors)})",
+            f"among {source} ({', '.join(rows)})",
             config.report.detector,
             "choose one of them",
         )

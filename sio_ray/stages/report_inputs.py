@@ -20,6 +20,7 @@ from sio_ray.imageset.lookup import pictures_by_id
 from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.sample import sample_pictures
 from sio_ray.imageset.storage import Folder
+from sio_ray.methods import METHODS
 from sio_ray.ood.detectors import DETECTORS
 from sio_ray.ood.projection import from_arrow
 from sio_ray.ood.protocol import METRICS
@@ -41,6 +42,7 @@ from sio_ray.stages.layout import (
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import StageRecord, read_record, require
 from sio_ray.stages.report_searches import searches_of
+from sio_ray.stages.trainings import trainings
 
 #: Of each row of `metrics.json`.
 _KEYS = {"arm", "seed", "detector", "group", "ood_set", *METRICS}
@@ -158,6 +160,11 @@ def gather(source: Source) -> ReportData:
 
 def _figures(source: Source) -> dict[str, Any]:
     measured, record = source.metrics(), source.record
+    titles = {name: detector.title for name, detector in DETECTORS.items()}
+    papers = {name: detector.paper for name, detector in DETECTORS.items()}
+    if source.config and source.config.methods:
+        titles |= {name: method.title for name, method in METHODS.items()}
+        papers |= {name: method.paper for name, method in METHODS.items() if method.paper}
     provenance = {}
     if record is not None:
         provenance = {
@@ -168,11 +175,11 @@ def _figures(source: Source) -> dict[str, Any]:
         }
     return {
         "metrics": pd.DataFrame(measured["metrics"]),
-        "id_accuracy": pd.DataFrame(measured.get("id_accuracy", []), columns=["arm", "seed", "accuracy"]),
+        "id_accuracy": pd.DataFrame(measured.get("id_accuracy", []), columns=["arm", "seed", "detector", "accuracy"]),
         "full_spectrum": pd.DataFrame(measured.get("full_spectrum_rows", [])),
         "config": source.config,
-        "titles": {name: detector.title for name, detector in DETECTORS.items()},
-        "papers": {name: detector.paper for name, detector in DETECTORS.items()},
+        "titles": titles,
+        "papers": papers,
         "settings": measured.get("settings", []),
         "sweeps": measured.get("sweeps", []),
         "costs": measured.get("costs", []),
@@ -220,7 +227,8 @@ def _readable(path: Path) -> Iterator[None]:
 def _from_config(config: Config, quality: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
     """What the other stages of the config left: pictures, curves, times."""
     order = run_order(config)
-    runs = train_runs(config) if "train" in order else []
+    # Of the first training: those of all methods would be too many for one plot.
+    runs = train_runs(trainings(config)[0].config) if "train" in order else []
     records = {run.name: (run, record) for run in runs if (record := read_record(run.place.folder))}
     found: dict[str, Any] = {
         "classifier_curves": [Curve(name, run.arm, record.result["curve"]) for name, (run, record) in records.items()],
@@ -294,6 +302,8 @@ def _stage_times(config: Config) -> list[StageTime]:
     folders = [(stage, place(config).folder) for stage, place in places.items() if stage in order]
     if "train" in order:
         folders += [(f"train {run.name}", run.place.folder) for run in train_runs(config)]
+    if config.methods:
+        folders += [(f"evaluate {each.name}", evaluate_place(each.config).folder) for each in trainings(config)]
     folders.append(("evaluate", evaluate_place(config).folder))
     return [StageTime(name, record.wall_s, folder.name) for name, folder in folders if (record := read_record(folder))]
 

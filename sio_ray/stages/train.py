@@ -25,6 +25,7 @@ from sio_ray.stages.layout import Arm, Run, train_runs
 from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once, watched
 from sio_ray.stages.shared_storage import check_shared_storage
 from sio_ray.stages.training_sets import open_training_sets, pool_sizes
+from sio_ray.stages.trainings import trainings
 from sio_ray.training.feeds import cpus_of_feed, open_feed, share_sources
 from sio_ray.training.loggers import open_loggers
 from sio_ray.training.loop import train as train_to_the_end
@@ -46,6 +47,8 @@ CHECKPOINT_FILES = tuple(
 def train(config: Config) -> Outcome:
     """Train every arm and seed that has not been trained; each leaves checkpoints in a folder of its own.
 
+    Where methods are given, that is done for every training that they need, one after the other.
+
     Raises:
         StageError: an earlier stage has not run for this config.
         ImageSetError: a set differs from the real one in classes or picture size.
@@ -55,6 +58,23 @@ def train(config: Config) -> Outcome:
         ResourceError: the cluster has too few cores, GPUs or memory.
         TrainingError: a run failed; what it reported so far is kept for the next time.
     """
+    outcomes: dict[str, Outcome] = {}
+    for training in trainings(config):
+        outcomes |= _train(training.config)
+    return Outcome(
+        stage="train",
+        output=config.run_dir,
+        reused=all(outcome.reused for outcome in outcomes.values()),
+        wall_s=sum(outcome.wall_s for outcome in outcomes.values()),
+        result={
+            name: {"checkpoint": str(outcome.output / checkpoint_name(config)), **outcome.result["curve"][-1]}
+            for name, outcome in outcomes.items()
+        },
+    )
+
+
+def _train(config: Config) -> dict[str, Outcome]:
+    """The runs of one training, by name."""
     runs = train_runs(config)
     outcomes = {run.name: reuse("train", run.place.folder, _label(run)) for run in runs}
     missing = [run for run in runs if outcomes[run.name] is None]
@@ -63,17 +83,7 @@ def train(config: Config) -> Outcome:
     if missing:
         with watched("train", config.run_dir, config):
             outcomes |= _train_missing(config, missing)
-    done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
-    return Outcome(
-        stage="train",
-        output=config.run_dir,
-        reused=not missing,
-        wall_s=sum(outcome.wall_s for outcome in done.values()),
-        result={
-            name: {"checkpoint": str(outcome.output / checkpoint_name(config)), **outcome.result["curve"][-1]}
-            for name, outcome in done.items()
-        },
-    )
+    return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
 
 
 def checkpoint_name(config: Config) -> str:
