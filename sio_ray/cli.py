@@ -21,6 +21,7 @@ from sio_ray.commands.logs import logs
 from sio_ray.commands.quality import quality
 from sio_ray.commands.report import report
 from sio_ray.commands.status_text import status
+from sio_ray.commands.study import study
 from sio_ray.commands.submit import submit
 from sio_ray.config import Config, load_config, preset_names, to_yaml
 from sio_ray.errors import SioRayError
@@ -204,6 +205,9 @@ app.command(epilog="Example:  sio-ray logs runs/digits --level warning")(logs)
 
 
 app.command(epilog="Example:  sio-ray submit run digits output_dir=/shared/runs --address http://HEAD:8265")(submit)
+
+
+app.command(epilog="Example:  sio-ray study studies/fashion_mnist.yaml")(study)
 
 
 @app.command(epilog="Example:  sio-ray plan digits generate.synthetic_ratio=10 --calibrate")

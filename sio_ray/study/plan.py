@@ -1,0 +1,135 @@
+"""Reads a study: a config whose table is wanted, and ablations, each of which changes one thing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sio_ray.config import Config, load_config, with_overrides
+from sio_ray.errors import ConfigError
+from sio_ray.reading import parse_yaml, reason_of
+from sio_ray.stages.layout import train_runs
+from sio_ray.stages.train import checkpoint_name
+from sio_ray.stages.trainings import trainings
+
+#: Stands, in a value, for the checkpoint of the config's first baseline: a real-trained judge of pictures.
+BASELINE = "{baseline}"
+
+
+class Point(BaseModel):
+    """One row of an ablation.
+
+    Attributes:
+        label: in its table.
+        change: dotted fields of the config to their values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    change: dict[str, Any] = Field(default_factory=dict)
+
+
+class Ablation(BaseModel):
+    """One question, answered by a few runs.
+
+    Attributes:
+        name: of its figure's file.
+        title: the question.
+        column: heading of the labels.
+        points: the rows; one without a change is the study's own config.
+        note: what else a reader should know.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    title: str
+    column: str
+    points: tuple[Point, ...] = Field(min_length=2)
+    note: str = ""
+
+
+class Study(BaseModel):
+    """What a study's file holds.
+
+    Attributes:
+        config: preset or YAML file; the latter relative to the study's own.
+        title: of the page.
+        about: what the page says before its numbers.
+        goal_points: by how much SIO should raise the mean near-OOD AUROC, in percent points.
+        ablation_methods: the rows that an ablation is averaged over; all of the config if not given.
+        ablations: in the order of the page.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: str
+    title: str
+    about: str = ""
+    goal_points: float | None = None
+    ablation_methods: tuple[str, ...] = ()
+    ablations: tuple[Ablation, ...] = ()
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file.
+
+    Raises:
+        ConfigError: it is missing, or not of the form of `Study`.
+    """
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError("STUDY", "a YAML file", str(path), f"check it ({reason_of(error)})") from error
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "STUDY"
+        raise ConfigError(where, f"as the study's form asks ({first['msg']})", first["input"], f"mend {path}") from None
+
+
+def config_of(study: Study, path: Path, overrides: Sequence[str]) -> Config:
+    """The config whose table is wanted.
+
+    Args:
+        study: of the file.
+        path: the file.
+        overrides: `section.field=value`, for all runs.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    beside = path.parent / study.config
+    return load_config(str(beside) if beside.is_file() else study.config, overrides)
+
+
+def config_at(point: Point, study: Study, config: Config) -> Config:
+    """The config of a point of an ablation.
+
+    Args:
+        point: with what it changes.
+        study: that it is of.
+        config: of the study.
+
+    Raises:
+        ConfigError: a change that is not valid.
+    """
+    if not point.change:
+        return config
+    values = {field: _filled(value, config) for field, value in point.change.items()}
+    if study.ablation_methods:
+        values["methods"] = list(study.ablation_methods)
+    return with_overrides(config, values)
+
+
+def _filled(value: Any, config: Config) -> Any:
+    if value != BASELINE:
+        return value
+    first = trainings(config)[0].config
+    run = next(run for run in train_runs(first) if run.arm == "baseline")
+    return str(run.place.folder / checkpoint_name(first))
