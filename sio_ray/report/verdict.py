@@ -18,7 +18,7 @@ def verdict(data: Evaluation) -> str:
     if arms and not shared:
         return "No detector was evaluated in every run, so nothing is averaged or compared."
     numbers = headline(data)
-    detectors = plural(len(shared), "detector")
+    detectors = plural(len(shared), "method" if data.config and data.config.methods else "detector")
     numbers = [(f"mean {name} over {detectors}" if i == 0 else name, c) for i, (name, c) in enumerate(numbers)]
     if len(arms) < 2:
         values = "; ".join(f"{name} is {getattr(c, arms[0]) or 'unknown'}{_PERCENT}" for name, c in numbers)

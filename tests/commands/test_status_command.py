@@ -32,6 +32,7 @@ from sio_ray.stages.layout import (
     train_runs,
 )
 from sio_ray.stages.record import run_once
+from sio_ray.stages.trainings import trainings
 
 SMALL = ["train.seeds=[0,1]", "train.num_steps=50", "generate.synthetic_ratio=0.25"]
 INFO = ImageSetInfo(class_names=("a", "b"), height_px=2, width_px=2, channels=1)
@@ -308,3 +309,26 @@ def test_secrets_are_left_out_of_the_command(tmp_path: Path) -> None:
     found = json.dumps(asdict(only(config.run_dir)))
     assert "hunter2" not in found
     assert "s3://KEY:***@bucket/set; ask sio-ray status of that with its secret" in found
+
+
+def test_trainings_of_methods_are_told_apart(tmp_path: Path) -> None:
+    config = load_config("digits", [*SMALL, f"output_dir={tmp_path}", "train.arms=[baseline]", "methods=[msp,vos]"])
+    first, *_, last = train_runs(config)
+    finish("train", first.place, config)
+    finish("train", last.place, config)
+    finish("evaluate", evaluate_place(trainings(config)[1].config), config)
+    (run,) = status_of(str(config.run_dir))
+    states = {stage.label: (stage.state, stage.is_current) for stage in run.stages}
+    assert states == {
+        "prepare": ("not begun", True),
+        "train baseline, seed 0": ("done", True),
+        "train baseline, seed 1": ("not begun", True),
+        "train baseline, vos, seed 0": ("not begun", True),
+        "train baseline, vos, seed 1": ("done", True),
+        "evaluate cross_entropy": ("not begun", True),
+        "evaluate vos": ("done", True),
+        "evaluate": ("not begun", True),
+        "report": ("not begun", True),
+    }
+    assert run.command is not None
+    assert "methods='[msp, vos]'" in run.command.replace("'methods=", "methods='")
