@@ -109,7 +109,8 @@ def _join_scores(parts: Sequence[tuple[Mapping[str, str], Path]], folder: Path) 
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number)
                 position = table.column_names.index("detector")
+                field = table.schema.field(position)
                 method = methods[table["detector"][0].as_py()]  # a row group has the rows of one
-                names = pa.repeat(method, len(table))
-                writer.write_table(table.set_column(position, table.schema.field("detector"), names))
+                names = pa.repeat(pa.scalar(method, field.type), len(table))
+                writer.write_table(table.set_column(position, field, names))
     partial.replace(path)
