@@ -175,7 +175,7 @@ def _figures(source: Source) -> dict[str, Any]:
         }
     return {
         "metrics": pd.DataFrame(measured["metrics"]),
-        "id_accuracy": pd.DataFrame(measured.get("id_accuracy", []), columns=["arm", "seed", "detector", "accuracy"]),
+        "id_accuracy": _id_accuracy(measured.get("id_accuracy", [])),
         "full_spectrum": pd.DataFrame(measured.get("full_spectrum_rows", [])),
         "config": source.config,
         "titles": titles,
@@ -188,6 +188,11 @@ def _figures(source: Source) -> dict[str, Any]:
         "provenance": provenance,
         "commands": _commands(source.config, record.git_commit) if source.config and record else [],
     }
+
+
+def _id_accuracy(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    of_methods = ["detector"] if any("detector" in row for row in rows) else []
+    return pd.DataFrame(rows, columns=["arm", "seed", *of_methods, "accuracy"])
 
 
 def _any_detector(metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -106,7 +106,7 @@ def cells_of(data: Evaluation, methods: Sequence[str]) -> dict[tuple[str, str], 
         for metric in (AUROC, FPR)
     }
     accuracy = data.id_accuracy
-    if accuracy["detector"].notna().any():
+    if "detector" in accuracy:
         accuracy = accuracy[accuracy["detector"].isin(methods)]
     return {**cells, ("id", "accuracy"): paired(accuracy, "accuracy") if len(accuracy) else None}
 

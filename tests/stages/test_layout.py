@@ -32,6 +32,7 @@ NOTHING: set[str] = set()
 FIELDS: dict[str, tuple[Any, set[str]]] = {
     "name": ("other", NOTHING),
     "output_dir": ("/elsewhere", NOTHING),
+    "methods": (["msp"], EVALUATE),  # of networks that are there already
     "prepare.source": ("image_folder", EVERYTHING),
     "prepare.root": ("/pictures", NOTHING),  # of a source that is not in use
     "prepare.download": (True, NOTHING),
