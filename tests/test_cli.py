@@ -24,7 +24,7 @@ def run(capsys, *arguments):
     return stop.value.code or 0, captured.out, captured.err
 
 
-@pytest.mark.parametrize("command", [*STAGES, "run", "demo", "submit"])
+@pytest.mark.parametrize("command", [*STAGES, "run", "demo", "submit", "study"])
 def test_help_fits_a_screen_and_shows_an_example(capsys, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = run(capsys, command, "--help")

@@ -40,6 +40,6 @@ def test_the_training_loop_of_the_readme_learns(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", re.findall(r"`(sio_ray/[\w/.]+|jobs/|tune_spaces/)`", README))
+@pytest.mark.parametrize("path", re.findall(r"`(sio_ray/[\w/.]+|jobs/|tune_spaces/|studies/)`", README))
 def test_the_map_names_what_is_there(path):
     assert (Path(__file__).parents[1] / path).exists()

@@ -33,7 +33,7 @@ def run(arguments, capsys):
 def test_the_readme_has_the_commands_that_are_tested_here():
     stages = {"run", "config", "train", "tune", "evaluate", "generate", "report"}
     elsewhere = {"submit", "jobs"}  # test_cluster_doc.py, and on a cluster test_submitted_jobs.py
-    here = {*("plan", "images", "quality", "detectors", "status", "logs")}
+    here = {*("plan", "images", "quality", "detectors", "status", "logs", "study")}
     assert {stage for stage, *_ in COMMANDS} == stages | elsewhere | here
 
 
