@@ -68,7 +68,9 @@ def _verdict(results: StudyResults) -> Iterator[str]:
         yield f"- The paper's gain on CIFAR-10 is {results.study.goal_points:+.2f} points, which is {reached} here."
     worse = [row.title for row in counted if (cell := row.cells[_NEAR]) is not None and cell.is_worse_beyond_noise]
     p = sign_test(gains)
-    chance = "" if p is None else f" (sign test, p = {p:.3f} if methods were independent; those of one network are not)"
+    chance = (
+        "" if p is None else f" (sign test, p {_p_value(p)} if methods were independent; those of one network are not)"
+    )
     yield f"- {sum(gain > 0 for gain in gains)} of {plural(len(gains), 'method')} gain{chance}."
     yield f"- Worse by more than the standard deviation of the difference: {', '.join(worse) or 'none'}."
     if far is not None:
@@ -98,7 +100,7 @@ def _table(results: StudyResults, group: str) -> Iterator[str]:
 
 def _line(title: str, row: MethodRow, group: str) -> str:
     area, alarms = row.cells[group, AUROC.key], row.cells[group, FPR.key]
-    cells = [title, *_both(area), _points(area), "" if area is None or area.p is None else f"{area.p:.3f}"]
+    cells = [title, *_both(area), _points(area), _chance(area)]
     return "| " + " | ".join([*cells, *_both(alarms), _points(alarms)]) + " |"
 
 
@@ -110,8 +112,7 @@ def _accuracies(results: StudyResults) -> Iterator[str]:
     seen: dict[tuple[str, ...], list[str]] = {}
     for row in results.rows:
         cell = row.cells[_ACCURACY]
-        p = "" if cell is None or cell.p is None else f"{cell.p:.3f}"
-        seen.setdefault((*_both(cell), _points(cell), p), []).append(row.title)
+        seen.setdefault((*_both(cell), _points(cell), _chance(cell)), []).append(row.title)
     for cells, titles in seen.items():
         yield "| " + " | ".join([", ".join(titles), *cells]) + " |"
 
@@ -196,7 +197,15 @@ def _points(cell: Paired | None) -> str:
 
 
 def _p(cell: Paired) -> str:
-    return "" if cell.p is None else f" (paired t-test over seeds, p = {cell.p:.3f})"
+    return "" if cell.p is None else f" (paired t-test over seeds, p {_p_value(cell.p)})"
+
+
+def _chance(cell: Paired | None) -> str:
+    return "" if cell is None or cell.p is None else _p_value(cell.p).removeprefix("= ")
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def _both(cell: Paired | None) -> list[str]:
