@@ -15,20 +15,12 @@ import pyarrow.parquet as pq
 
 from sio_ray.config import Config, build_config, with_overrides
 from sio_ray.errors import ConfigError, StageError
-from sio_ray.imageset import ImageSet
-from sio_ray.imageset.lookup import pictures_by_id
-from sio_ray.imageset.manifest import MANIFEST_NAME
-from sio_ray.imageset.sample import sample_pictures
-from sio_ray.imageset.storage import Folder
 from sio_ray.methods import METHODS
 from sio_ray.ood.detectors import DETECTORS
 from sio_ray.ood.projection import from_arrow
 from sio_ray.ood.protocol import METRICS
 from sio_ray.reading import parse_json_object, parse_yaml, reason_of
-from sio_ray.redaction import is_redacted
-from sio_ray.report.data import ClassGrid, Curve, Evaluation, Mistake, Mistakes, ReportData, StageTime
-from sio_ray.report.mistakes import worst_mistakes
-from sio_ray.report.pictures import COLUMNS, choose_classes
+from sio_ray.report.data import Curve, Evaluation, ReportData, StageTime
 from sio_ray.stages.evaluation_results import METRICS_NAME, PROJECTION_NAME, SCORES_NAME
 from sio_ray.stages.layout import (
     evaluate_place,
@@ -36,11 +28,11 @@ from sio_ray.stages.layout import (
     generate_place,
     prepare_place,
     run_order,
-    synthetic_set_uri,
     train_runs,
 )
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import StageRecord, read_record, require
+from sio_ray.stages.report_pictures import class_grids, mistakes, ood_grids
 from sio_ray.stages.report_searches import searches_of
 from sio_ray.stages.trainings import trainings
 
@@ -243,9 +235,9 @@ def _from_config(config: Config, quality: Mapping[str, Any], scores: pd.DataFram
     }
     if "prepare" in order and read_record(prepare_place(config).folder) is not None:
         prepared = PreparedSets(config, "report")
-        found["class_grids"] = _class_grids(config, prepared, quality)
-        found["ood_grids"] = _ood_grids(config, prepared)
-        found["mistakes"] = _mistakes(prepared, scores)
+        found["class_grids"] = class_grids(config, prepared, quality)
+        found["ood_grids"] = ood_grids(config, prepared)
+        found["mistakes"] = mistakes(prepared, scores)
     return found
 
 
@@ -253,52 +245,6 @@ def _generator_curve(config: Config) -> Curve | None:
     record = read_record(fit_generator_place(config).folder) if "fit-generator" in run_order(config) else None
     curve = record.result["curve"] if record else []  # a closed form has none
     return Curve("generator", "generator", curve) if curve else None
-
-
-def _class_grids(config: Config, prepared: PreparedSets, quality: Mapping[str, Any]) -> list[ClassGrid]:
-    train_set = prepared.open("id/train")
-    names = train_set.info.class_names
-    agreement = quality.get("label_agreement_by_class", [None] * len(names))
-    wanted = dict.fromkeys(choose_classes(agreement), config.report.images_per_class)
-    real = sample_pictures(train_set, wanted, seed=0)
-    synthetic = {}
-    uri = synthetic_set_uri(config)
-    # A set whose secret no record holds cannot be opened from one.
-    if "sio" in config.train.arms and not is_redacted(uri) and Folder(uri).exists(MANIFEST_NAME):
-        synthetic = sample_pictures(ImageSet(uri), wanted, seed=0)
-    return [
-        ClassGrid(name, real.get(label), synthetic.get(label), agreement[label]) for label, name in enumerate(names)
-    ]
-
-
-def _ood_grids(config: Config, prepared: PreparedSets) -> list[ClassGrid]:
-    wanted = {-1: config.report.images_per_class}
-    return [
-        ClassGrid(f"{name} ({group}-OOD)", sample_pictures(ImageSet(path), wanted, seed=0)[-1])
-        for (group, name), path in prepared.ood("test").items()
-    ]
-
-
-def _mistakes(prepared: PreparedSets, scores: pd.DataFrame) -> list[Mistakes]:
-    """Of the first seed of each arm, as many as fit in a line of the page."""
-    found = []
-    paths = {f"{group}/{name}": path for (group, name), path in prepared.ood("test").items()}
-    first_seeds = scores.groupby("arm", observed=True)["seed"].min()
-    for group in ("near", "far", "id"):
-        for arm in [arm for arm in ("baseline", "sio") if arm in first_seeds]:
-            run = scores[(scores["arm"] == arm) & (scores["seed"] == first_seeds[arm])]
-            worst = worst_mistakes(run, group, COLUMNS)
-            images: dict[int, Mistake] = {}
-            for name, rows in worst.groupby("image_set", observed=True):
-                image_set = prepared.open(f"id/{name}") if group == "id" else ImageSet(paths[f"{group}/{name}"])
-                pictures = pictures_by_id(image_set, rows["image_id"])
-                for place, image_id, passed in zip(rows.index, rows["image_id"], rows["passed"], strict=True):
-                    picture, label = pictures[image_id]
-                    called = image_set.info.class_names[label] if group == "id" else str(name)
-                    images[place] = Mistake(picture, called, int(image_id), float(passed))
-            if images:
-                found.append(Mistakes(arm, int(first_seeds[arm]), group, [images[place] for place in sorted(images)]))
-    return found
 
 
 def _stage_times(config: Config) -> list[StageTime]:
