@@ -60,7 +60,7 @@ def status(
             console.print(Text("run the command that began it again to continue"))
         if run.kind == "run" and not run.is_done and (problems := problems_of(Path(run.folder))):
             told = f"{len(problems):,} warnings and errors (sio-ray logs {run.folder} --level warning), the last:"
-            console.print(Text(f"{_plain(told)}\n  {line_of(problems[-1])}"), soft_wrap=True)
+            console.print(Text(f"{plain(told)}\n  {line_of(problems[-1])}"), soft_wrap=True)
 
     for run in found:
         show(run)
