@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -11,6 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,35 +54,68 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    with contextlib.ExitStack() as held:
+        servers = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
+
+
+def answers(address: str) -> bool:
+    """Whether a dashboard is up, be it that it lets nobody in."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code == 401
+    except OSError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     # Ray's sockets lie in its folder, and their paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="sio-"))
     (folder / "token").write_text(secrets.token_hex(32))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port, of_clients = free_ports(2)
+    address = f"http://127.0.0.1:{port}"
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_AUTH_TOKEN", "RAY_ADDRESS")}
     environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
+        "RAY_API_SERVER_ADDRESS": address,
         # Jobs run `python`.
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
-    command = [sys.executable, str(Path(__file__).with_name("ray_head.py")), str(port), str(folder / "ray")]
-    with (folder / "errors").open("w") as errors:
+    # Other clusters of this machine have Ray's usual ports; that of the agent, which starts jobs, is the same for all.
+    ports = (f"--dashboard-port={port}", f"--ray-client-server-port={of_clients}", "--dashboard-agent-listen-port=0")
+    options = (
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        f"--temp-dir={folder}/ray",
+        "--node-ip-address=127.0.0.1",
+        "--port=0",
+    )
+    with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *options, *ports],
+            env=environment,
+            stdout=log,
+            stderr=log,
         )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    said = process.stdout.readline().strip()
-    assert said == environment["RAY_API_SERVER_ADDRESS"], (folder / "errors").read_text()
-    yield Head(environment)
-    process.stdin.close()
-    process.wait(timeout=120)
-    process.stdout.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        deadline_s = time.monotonic() + 240
+        while not answers(address):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline_s, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield Head(environment)
+    finally:
+        process.terminate()
+        process.wait(timeout=120)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def listed(head: Head) -> dict[str, dict[str, object]]:
