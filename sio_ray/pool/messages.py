@@ -55,10 +55,11 @@ class ActorOpened:
 
 @dataclass(frozen=True, slots=True)
 class ActorEnded:
-    """News: an actor has died, or is to be killed, for this reason."""
+    """News: an actor has died, or is to be killed, for this reason; one that is recycled did nothing wrong."""
 
     actor_id: int
     reason: str
+    is_recycled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,7 +252,7 @@ class Schedule(Generic[R]):
         if actor.is_gone and not actor.start_s:
             del self._actors[actor_id]
         elif not actor.start_s and (reason := self._why_recycled(actor)):
-            self._lose(actor_id, reason)
+            self._lose(actor_id, reason, is_recycled=True)
             del self._actors[actor_id]
             self.orders.append(Kill(actor_id))
         else:
@@ -270,14 +270,14 @@ class Schedule(Generic[R]):
 
     # Trouble.
 
-    def _lose(self, actor_id: int, reason: str) -> None:
+    def _lose(self, actor_id: int, reason: str, *, is_recycled: bool = False) -> None:
         """An actor is no more, though its calls are still to end."""
         actor = self._actors[actor_id]
         self._num_alive -= 1
         self.num_open -= actor.is_open
         actor.is_open, actor.is_gone = False, True
         self._file(actor_id)
-        self._tell(ActorEnded(actor_id, reason))
+        self._tell(ActorEnded(actor_id, reason, is_recycled))
 
     def _took_too_long(self) -> str:
         return f"took longer than {self._work.timeout_field}={self._patience.unit_timeout_s:g}"

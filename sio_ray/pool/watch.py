@@ -61,8 +61,8 @@ class PoolWatch(Generic[R]):
         match news:
             case ActorOpened(actor_id):
                 self._opened(actor_id)
-            case ActorEnded(actor_id, reason):
-                self._ended(actor_id, reason)
+            case ActorEnded():
+                self._ended(news)
             case UnitDone(actor_id, unit_id, result):
                 self._done(actor_id, unit_id, result)
             case UnitFailed(actor_id, unit_id, reason):
@@ -86,11 +86,14 @@ class PoolWatch(Generic[R]):
         metrics.show("sio_actors", len(self._open))
         tell("actor_opened", actor=self._places[actor_id], actors=len(self._open))
 
-    def _ended(self, actor_id: int, reason: str) -> None:
-        place = self._open.pop(actor_id, None)
-        metrics.count("sio_actor_deaths_total")
+    def _ended(self, news: ActorEnded) -> None:
+        place = self._open.pop(news.actor_id, None)
         metrics.show("sio_actors", len(self._open))
-        tell("actor_died", reason, level="warning", actor=place, actors=len(self._open))
+        if news.is_recycled:
+            tell("actor_recycled", news.reason, actor=place, actors=len(self._open))
+            return
+        metrics.count("sio_actor_deaths_total")
+        tell("actor_died", news.reason, level="warning", actor=place, actors=len(self._open))
 
     def _done(self, actor_id: int, unit_id: int, result: R) -> None:
         images, is_new = self._images(result), unit_id not in self._adopted

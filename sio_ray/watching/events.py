@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,9 @@ _logger = logging.getLogger("sio_ray")
 _logger.addHandler(logging.NullHandler())  # whoever wants events in a log of their own adds a handler
 
 _told_of: set[Path] = set()
+
+#: Threads of this process write one after the other.
+_one_writes = threading.Lock()
 
 
 def tell(event: str, message: str = "", *, level: Level = "info", **fields: Any) -> None:
@@ -66,13 +70,18 @@ def tell(event: str, message: str = "", *, level: Level = "info", **fields: Any)
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Add a line by one write, so that a kill tears nothing, and lines of two drivers do not mix."""
+    """Add a line by one write, so that a kill tears nothing, and lines of two drivers do not mix.
+
+    While another driver writes, its line may look torn: that leaves an empty line, which readers pass over.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        size = os.fstat(descriptor).st_size
-        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a full disk, or the machine going away
-        os.write(descriptor, b"\n" + line if is_torn else line)
+        with _one_writes:
+            size = os.fstat(descriptor).st_size
+            # By a full disk, or the machine going away.
+            is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, b"\n" + line if is_torn else line)
     finally:
         os.close(descriptor)
 

@@ -30,7 +30,7 @@ def play(world, memory_bytes=lambda actor_id, num_units: 0):
 
 
 def reasons(world):
-    return [news.reason for news in world.news if isinstance(news, ActorEnded)]
+    return [news.reason for news in world.news if isinstance(news, ActorEnded) and news.is_recycled]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7])

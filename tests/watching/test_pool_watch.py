@@ -118,14 +118,16 @@ def test_actors_are_told_by_the_place_that_they_take_so_that_labels_are_no_more_
         *(ActorOpened(0), ActorOpened(1), ActorOpened(2)),
         *(ActorEnded(1, "its node died"), ActorEnded(0, "no memory"), ActorEnded(9, "never opened")),
         *(ActorOpened(3), ActorOpened(4), ActorOpened(5)),
+        *(ActorEnded(5, "recycled after 9 units", is_recycled=True), ActorOpened(6)),
         *(UnitDone(3, 0, Shard(), 1.0), UnitDone(4, 1, Shard(), 1.0), UnitDone(5, 2, Shard(), 1.0)),
         UnitDone(1, 3, Shard(), 1.0),  # whose answer was on its way when it died
     )
     places = [event["actor"] for event in events if event["event"] == "actor_opened"]
-    assert places == [0, 1, 2, 0, 1, 3]
+    assert places == [0, 1, 2, 0, 1, 3, 3]
     done = [event["actor"] for event in events if event["event"] == "shard_done"]
     assert done == [0, 1, 3, 1]
-    assert recorded.of("sio_actor_deaths_total") == 3
+    assert recorded.of("sio_actor_deaths_total") == 3, "the recycled one did nothing wrong"
+    assert [event["level"] for event in events if event["event"] == "actor_recycled"] == ["info"]
     assert recorded.of("sio_actors") == 0, "at the end"
     died = [(event.get("actor"), event["actors"]) for event in events if event["event"] == "actor_died"]
     assert died == [(1, 2), (0, 1), (None, 1)]
