@@ -21,9 +21,9 @@ from torch import Tensor
 from sio_ray.cluster import limit_threads, our_cause
 from sio_ray.errors import SioRayError, TrainingError
 from sio_ray.progress import console
+from sio_ray.training.board import Spent
 from sio_ray.training.loop import Point
 from sio_ray.training.state import load_progress, save_progress
-from sio_ray.training.watch import Spent
 from sio_ray.training.workers import mean_over_workers
 from sio_ray.watching import events, metrics
 

@@ -6,74 +6,18 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from sio_ray.progress import CountProgress, progress_bars
+from sio_ray.training.board import Board, Row, Spent
 from sio_ray.training.loop import Point
 from sio_ray.watching import events, metrics
 
 #: So often the driver asks how far the runs are.
 _POLL_S = 0.5
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What the process of a run's first worker has done so far; it starts at nothing again with the process.
-
-    Attributes:
-        steps: optimiser steps.
-        step_s: seconds of them.
-        wait_s: of these, seconds of waiting for the feed.
-        report_s: seconds between steps, for validation and checkpoints.
-    """
-
-    steps: int = 0
-    step_s: float = 0.0
-    wait_s: float = 0.0
-    report_s: float = 0.0
-
-    def since(self, before: Spent) -> Spent:
-        """What has come since; all of it if the process is another one."""
-        if self.steps < before.steps:
-            return self
-        mine, theirs = asdict(self), asdict(before)
-        return Spent(**{name: mine[name] - theirs[name] for name in mine})
-
-
-@dataclass
-class Row:
-    """How far a run is.
-
-    Attributes:
-        step: that is done.
-        spent: by its process.
-        points: of its training curve that nobody has taken yet.
-    """
-
-    step: int = 0
-    spent: Spent = Spent()
-    points: list[Point] = field(default_factory=list)
-
-
-class Board:
-    """The actor that workers write their progress to and the driver reads."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, Row] = {}
-
-    def update(self, run: str, step: int, spent: Spent, point: Point | None = None) -> None:
-        """Set how far a run is, and add a point to its training curve if there is a new one."""
-        row = self._rows.setdefault(run, Row())
-        row.step, row.spent = step, spent
-        row.points += [] if point is None else [point]
-
-    def take(self) -> dict[str, Row]:
-        """How far every run is; its points are given once."""
-        taken, self._rows = self._rows, {run: Row(row.step, row.spent) for run, row in self._rows.items()}
-        return taken
 
 
 @dataclass(frozen=True)

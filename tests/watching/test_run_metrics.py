@@ -12,7 +12,8 @@ import ray
 import sio_ray
 from sio_ray.progress import progress_bars
 from sio_ray.search.trial import TrialResult
-from sio_ray.training.watch import Board, Row, Spent, WatchedRun, _Shown
+from sio_ray.training.board import Board, Row, Spent
+from sio_ray.training.watch import WatchedRun, _Shown
 from sio_ray.tune.watch import Watch
 from sio_ray.watching import metrics
 from sio_ray.watching.context import bound
