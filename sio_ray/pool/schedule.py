@@ -242,11 +242,16 @@ class Schedule(Generic[R]):
         return most is None or len(actor.start_s) + actor.num_units < most
 
     def _end(self, actor_id: int, unit_id: int, now_s: float) -> float:
-        """A call has ended; returns when it could begin."""
+        """A call has ended; returns when it could begin.
+
+        What was asked for after it could begin only now. What was asked for before has its time running: an actor has
+        two threads, and one of them may hang while the other ends unit after unit.
+        """
         actor = self._actors[actor_id]
-        start_s = actor.start_s.pop(unit_id)
-        for behind in actor.start_s:
+        start_s = actor.start_s[unit_id]
+        for behind in itertools.dropwhile(lambda other: other != unit_id, list(actor.start_s)):
             actor.start_s[behind] = now_s
+        del actor.start_s[unit_id]
         actor.num_units += self.units.method(unit_id) == "do"
         self.units.release(unit_id, actor_id)
         if actor.is_gone and not actor.start_s:

@@ -172,6 +172,19 @@ def test_an_actor_at_the_copy_of_a_suspect_is_given_nothing_beside_it():
     come_to_an_end(world)
 
 
+def test_a_unit_that_hangs_is_timed_out_though_its_actors_other_thread_ends_one_after_the_other():
+    world = opened(100, wanted=1)  # at 0 and 1
+    world.finish(0, 0)
+    for unit_id in range(2, 12):  # 1 hangs
+        world.tick(5.5)
+        world.finish(0, unit_id)
+    assert not told(world, ActorEnded), "it has 60 s"
+    world.tick(5.5)
+    assert world.num_timed_out() == {0}
+    world.tell_death(0)
+    assert [news.unit_id for news in told(world, UnitFailed)] == [1]
+
+
 def test_a_straggler_has_one_copy_and_none_once_it_is_done_or_has_failed_too_often():
     world = opened(4, wanted=4, patience=Patience(max_failures_per_unit=1))
     for actor_id in (1, 2, 3):
