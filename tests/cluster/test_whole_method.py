@@ -142,7 +142,8 @@ def test_gpus_that_are_not_there_are_refused_before_work(finished, ray_cluster, 
     overrides, _, _ = finished
     cpus = {"CPU": 4.0, "memory": 1e9}
     monkeypatch.setattr(ray_cluster, "cluster_resources", lambda: cpus)
-    monkeypatch.setattr(ray_cluster, "nodes", lambda: [{"Alive": True, "Resources": cpus}])
+    node = {"Alive": True, "NodeID": ray_cluster.get_runtime_context().get_node_id(), "Resources": cpus}
+    monkeypatch.setattr(ray_cluster, "nodes", lambda: [node])
     for stage, field, new_work in (
         ("fit-generator", "fit_generator.gpus_per_worker=1", "fit_generator.seed=9"),
         ("train", "train.gpus_per_worker=1", "train.weight_decay=0"),
