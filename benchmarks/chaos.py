@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -92,6 +93,7 @@ def main() -> None:
         "trouble": ledger.trouble,
         "object_store": store,
         "kinds": ledger.rows(),
+        "works": [asdict(work) for work in ledger.works],
         "faults": ledger.details(),
     }
     ledger.say(ledger.table())

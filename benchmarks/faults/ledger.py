@@ -17,17 +17,37 @@ class Fault:
         kind: what was done.
         at_s: when, by the monotonic clock.
         recovery_s: until what it hit was at work again.
-        lost: results that it hit and that were missing, or other ones, in the end.
-        twice: results that were there already and were made once more.
-        is_equal: whether all that its work ended with is what undisturbed work ends with, and nothing beside it.
     """
 
     kind: str
     at_s: float = field(default_factory=time.monotonic)
     recovery_s: float | None = None
-    lost: int | None = None
-    twice: int | None = None
-    is_equal: bool | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that was hurt, and what it ended with.
+
+    Attributes:
+        name: what it was.
+        num_faults: that hit it.
+        lost: results that were missing, or other ones, in the end.
+        twice: results that were there already and were made once more.
+        may_be_twice: as many may be: of those that died between writing a result and saying so.
+        is_equal: whether all that it ended with is what undisturbed work ends with, and nothing beside it.
+    """
+
+    name: str
+    num_faults: int
+    lost: int
+    twice: int
+    may_be_twice: int
+    is_equal: bool
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the faults cost no more than time."""
+        return self.is_equal and not self.lost and self.twice <= self.may_be_twice
 
 
 class Ledger:
@@ -39,6 +59,7 @@ class Ledger:
 
     def __init__(self, num_wanted: int) -> None:
         self.faults: list[Fault] = []
+        self.works: list[Work] = []
         self.trouble: list[str] = []
         self._num_wanted, self._start_s = num_wanted, time.monotonic()
 
@@ -58,10 +79,12 @@ class Ledger:
             f"{spent_s / 60:.1f} min gone, about {left_s / 60:.0f} left"
         )
 
-    def settle(self, faults: list[Fault], *, lost: int, twice: int, is_equal: bool) -> None:
-        """The work that these faults hit has ended; what was lost, or made twice, is on the account of each."""
-        for fault in faults:
-            fault.lost, fault.twice, fault.is_equal = lost, twice, is_equal
+    def settle(self, work: Work) -> None:
+        """Work that faults hit has ended, and was compared."""
+        self.works.append(work)
+        self.say(
+            f"{work.name}, hurt {work.num_faults} times: equal={work.is_equal}, {work.lost} lost, {work.twice} twice"
+        )
 
     def complain(self, what: str) -> None:
         """Something is not as it should be."""
@@ -75,11 +98,11 @@ class Ledger:
     @property
     def is_good(self) -> bool:
         """Whether every fault was survived at no cost but time."""
-        settled = [(fault.lost, fault.twice, fault.is_equal) for fault in self.faults]
-        return bool(settled) and not self.trouble and all(state == (0, 0, True) for state in settled)
+        is_compared = sum(work.num_faults for work in self.works) == len(self.faults) > 0
+        return is_compared and not self.trouble and all(work.is_good for work in self.works)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table: one row for each kind, and one for all."""
+        """One row for each kind, and one for all."""
         kinds = list(dict.fromkeys(fault.kind for fault in self.faults))
         rows = [self._row(kind, [fault for fault in self.faults if fault.kind == kind]) for kind in kinds]
         return [*rows, self._row("all", self.faults)]
@@ -89,27 +112,22 @@ class Ledger:
         return {
             "fault": name,
             "count": len(faults),
-            "lost": sum(fault.lost or 0 for fault in faults),
-            "twice": sum(fault.twice or 0 for fault in faults),
-            "equal": sum(fault.is_equal is True for fault in faults),
             "recovery_s_median": round(statistics.median(seconds), 1) if seconds else None,
             "recovery_s_most": round(max(seconds), 1) if seconds else None,
         }
 
     def table(self) -> str:
-        """The rows as Markdown."""
-        lines = [
-            "| fault | how many | lost | made twice | result equal | recovery, median | longest |",
-            "|---|---:|---:|---:|---:|---:|---:|",
-        ]
+        """Faults by kind, and the works that they hit, as Markdown."""
+        lines = ["| fault | how many | recovery, median | longest |", "|---|---:|---:|---:|"]
         for row in self.rows():
             median, most = (
                 "" if row[key] is None else f"{row[key]:.1f} s" for key in ("recovery_s_median", "recovery_s_most")
             )
-            equal = f"{row['equal']} of {row['count']}"
-            lines.append(
-                f"| {row['fault']} | {row['count']} | {row['lost']} | {row['twice']} | {equal} | {median} | {most} |"
-            )
+            lines.append(f"| {row['fault']} | {row['count']} | {median} | {most} |")
+        lines += ["", "| work | faults | lost | made twice | result equal |", "|---|---:|---:|---:|---:|"]
+        for work in self.works:
+            equal = "yes" if work.is_equal else "NO"
+            lines.append(f"| {work.name} | {work.num_faults} | {work.lost} | {work.twice} | {equal} |")
         return "\n".join(lines)
 
     def details(self) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ from ray.cluster_utils import Cluster
 #: So long a process may take to notice that nobody needs it any more.
 _MAX_GOODBYE_S = 60.0
 
-#: Processes that a node has whether it works or not: those that wait for work, and its agents.
-_NODE_S_OWN = ("IDLE", "DashboardAgent", "RuntimeEnvAgent")
+#: Processes that Ray has whether anything works or not: those that wait for work, a node's agents, and an actor that
+#: Ray Train starts once for the whole cluster.
+_RAY_S_OWN = ("IDLE", "DashboardAgent", "RuntimeEnvAgent", "_AutoscalingCoordinatorActor")
 
 
 def raylet_of(node: object) -> psutil.Process:
@@ -40,7 +41,7 @@ def all_workers(cluster: Cluster, name: str = "") -> list[psutil.Process]:
 
 def _is_at_work(process: psutil.Process, name: str = "") -> bool:
     title = _title(process)
-    return title.startswith("ray::") and not any(word in title for word in _NODE_S_OWN) and name in title
+    return title.startswith("ray::") and not any(word in title for word in _RAY_S_OWN) and name in title
 
 
 def _title(process: psutil.Process) -> str:

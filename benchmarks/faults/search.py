@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from faults.ledger import Fault, Ledger
+from faults.ledger import Fault, Ledger, Work
 from faults.processes import Census, all_workers, kill, last_words, start_driver
 from sio_ray.cli import run_stages
 from sio_ray.config import Config, load_config
@@ -158,12 +158,15 @@ class _Search:
         rows, expected_rows = _rows(found), _rows(expected)
         is_equal = rows == expected_rows and found["best_values"] == expected["best_values"]
         self._ledger.settle(
-            self._faults,
-            lost=max(0, len(expected_rows) - len(rows)),
-            twice=self._twice,
-            is_equal=is_equal and not orphans and not left,
+            Work(
+                f"a search of {len(rows)} trials",
+                len(self._faults),
+                lost=max(0, len(expected_rows) - len(rows)),
+                twice=self._twice,
+                may_be_twice=0,
+                is_equal=is_equal and not orphans and not left,
+            )
         )
-        self._ledger.say(f"a search of {len(rows)} trials, hurt {len(self._faults)} times: equal={is_equal}")
 
 
 def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from ray.cluster_utils import Cluster
 
-from faults.ledger import Fault, Ledger
+from faults.ledger import Fault, Ledger, Work
 from faults.processes import Census, all_workers, kill, last_words, start_driver
 from sio_ray.config import Config, load_config
 from sio_ray.imageset import ImageSet, write_image_set
@@ -159,13 +159,17 @@ class _Training:
         if left != expected_left:
             self._ledger.complain(f"training left {left}, undisturbed {expected_left}")
         numbers = [point["step"] for point in steps]
+        is_equal = steps == expected_steps and weights == expected_weights and left == expected_left and not orphans
         self._ledger.settle(
-            self._faults,
-            lost=len({point["step"] for point in expected_steps} - set(numbers)),
-            twice=len(numbers) - len(set(numbers)),
-            is_equal=steps == expected_steps and weights == expected_weights and left == expected_left and not orphans,
+            Work(
+                f"a classifier of {numbers[-1]:,} steps",
+                len(self._faults),
+                lost=len({point["step"] for point in expected_steps} - set(numbers)),
+                twice=len(numbers) - len(set(numbers)),
+                may_be_twice=0,
+                is_equal=is_equal,
+            )
         )
-        self._ledger.say(f"a classifier of {numbers[-1]} steps, hurt {len(self._faults)} times: {weights=}")
 
 
 def _with_seed(config: Config, seed: int) -> Config:
