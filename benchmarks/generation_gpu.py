@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from published import build_dit
 from torch.utils.flop_counter import FlopCounterMode
 
 from sio_ray.config import GenerateConfig
@@ -121,19 +122,8 @@ def _save_unet(folder: Path) -> None:
 
 
 def _save_dit(folder: Path) -> None:
-    """DiT-XL/2 at 256 px with Stable Diffusion's VAE, by their published sizes (arXiv:2212.09748)."""
-    from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+    from diffusers import DDIMScheduler, DiTPipeline
 
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=16, attention_head_dim=72, in_channels=4, out_channels=8, num_layers=28, sample_size=32
-    )
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=256,
-    )
+    transformer, vae = build_dit()
     pipeline = DiTPipeline(transformer.eval(), vae.eval(), DDIMScheduler(clip_sample=False))
     pipeline.save_pretrained(str(folder), safe_serialization=True)

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from published import build_dit
 from torch.utils.flop_counter import FlopCounterMode
 
 from sio_ray.commands.plan import fitting_images_per_shard
@@ -121,24 +122,12 @@ def count_unet() -> tuple[int, int]:
 
 @cache
 def count_dit() -> tuple[int, int]:
-    """DiT-XL/2 at 256 px and the decoder of Stable Diffusion's VAE, by their published sizes (arXiv:2212.09748).
+    """Operations of a pass of DiT-XL/2 at 256 px, and of its VAE's decoder.
 
     A multiplication and an addition are two operations here; the paper's 118.6 Gflops for a pass count them as one.
     """
-    from diffusers import AutoencoderKL, DiTTransformer2DModel
-
     with torch.device("meta"):
-        dit = DiTTransformer2DModel(
-            num_attention_heads=16, attention_head_dim=72, in_channels=4, out_channels=8, num_layers=28, sample_size=32
-        )
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=256,
-        )
+        dit, vae = build_dit()
         latents = torch.empty(1, 4, 32, 32)
         label = torch.zeros(1, dtype=torch.long)
         network = _count(lambda: dit(latents, timestep=torch.empty(1), class_labels=label))

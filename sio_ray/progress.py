@@ -21,6 +21,11 @@ console = Console(stderr=True, highlight=False)
 _SAY_PROGRESS_S = 30.0
 
 
+def plain(text: str) -> str:
+    """Text that does nothing to a terminal, whatever a folder's name, a file or another's job holds."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 def progress_bars() -> Progress:
     """Bars with count and ETA that fit 80 columns; they draw nothing where standard error is no terminal."""
     return Progress(

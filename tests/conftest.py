@@ -86,6 +86,20 @@ def finished(ray_cluster, tmp_path_factory, tiny):
     return overrides, config, json.loads(outcomes.read_text().replace(str(shared), str(own)))
 
 
+@pytest.fixture
+def store(monkeypatch):
+    """An object store with a bucket `sets`, whose requests fail as its `rule` says."""
+    from faulty_s3 import CREDENTIALS, faulty_store
+
+    from sio_ray.imageset import clients
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with faulty_store("sets") as store:
+        yield store
+    clients.open_uri.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def gaussian_generator(tmp_path_factory):
     """A saved generator in closed form: three classes of 8x8 grey pictures."""

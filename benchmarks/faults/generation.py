@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 
 from faults.ledger import Fault, Ledger, Work
 from faults.processes import Census, kill, last_words, start_driver, workers_of
-from faults.stream import FaultyWriter, plan_of
+from faults.stream import draw_alone, make_control
 from sio_ray.imageset import ImageSet, Manifest
 from sio_ray.imageset.storage import Folder
 
@@ -66,10 +66,8 @@ class _Stream:
     """One set in the making, and what is done to it."""
 
     def __init__(self, images: Path, control: Path, num_faults: int, ledger: Ledger, rng: random.Random) -> None:
-        self._images, self._control, self._ledger, self._rng = images, control, ledger, rng
+        self._images, self._control, self._ledger, self._rng = images, make_control(control), ledger, rng
         self._num_shards = max(60, _SHARDS_PER_FAULT * num_faults)
-        for name in ("orders", "claimed", "log"):
-            (control / name).mkdir(parents=True)
         self._log = control / "driver.log"
         self._census = Census()
         self._faults: list[Fault] = []
@@ -238,7 +236,7 @@ class _Stream:
         """Compare with what one process draws; look for what was made twice, and for what was left behind."""
         orphans = self._census.orphans(self._cluster)
         twice = sum(is_there for pid in self._actors() for _, is_there in self._begun(pid))
-        expected = self._undisturbed()
+        expected = draw_alone(self._num_shards, self._control / "undisturbed")
         found = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._images.glob("part-*.parquet")
         }
@@ -258,14 +256,3 @@ class _Stream:
         name = f"a set of {len(ids):,} images in {len(found):,} shards"
         # An actor has two shards in hand, and may die when one is written and not yet told of.
         self._ledger.settle(Work(name, len(self._faults), lost, twice, may_be_twice=2 * kills, is_equal=is_equal))
-
-    def _undisturbed(self) -> dict[str, str]:
-        control, folder = self._control / "undisturbed", Folder(str(self._control / "undisturbed" / "set"))
-        for name in ("orders", "claimed", "log"):
-            (control / name).mkdir(parents=True)
-        (control / "hurry").touch()
-        writer = FaultyWriter(self._num_shards, folder, control)
-        plan = plan_of(self._num_shards)
-        digests = {plan.shard_name(k): writer.do(k).entry.sha256 for k in range(self._num_shards)}
-        shutil.rmtree(control)
-        return digests

@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 
 from faults.ledger import Ledger
 from faults.processes import last_words, start_driver
-from faults.stream import FaultyWriter, plan_of
+from faults.stream import draw_alone, make_control
 from sio_ray.imageset import Manifest, clients
 from sio_ray.imageset.storage import Folder
 
@@ -23,13 +23,8 @@ SHARE = 0.1
 def run(ledger: Ledger, folder: Path) -> dict[str, Any]:
     """Draw a set; what failed is counted by itself, as a failed request is a smaller thing than a killed process."""
     os.environ |= CREDENTIALS  # of moto, which asks nobody who he is; workers need them in their environment
-    control, log = folder / "store", folder / "store.log"
-    for name in ("orders", "claimed", "log"):
-        (control / name).mkdir(parents=True)
-    (control / "hurry").touch()
-    undisturbed = FaultyWriter(NUM_SHARDS, Folder(str(folder / "undisturbed")), control)
-    plan = plan_of(NUM_SHARDS)
-    expected = {plan.shard_name(k): undisturbed.do(k).entry.sha256 for k in range(NUM_SHARDS)}
+    control, log = make_control(folder / "store", hurry=True), folder / "store.log"
+    expected = draw_alone(NUM_SHARDS, folder / "store_undisturbed")
     with faulty_store("sets") as store:
         store.rule = seeded(0, SHARE, "refuse", "lose_answer", "cut_upload", "cut_download", "delay")
         images = Folder(store.uri("me:secret@sets/images") + "&region=us-east-1")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import sys
 import threading
 import time
@@ -43,6 +44,15 @@ PATIENCE = Patience(unit_timeout_s=15, memory_limit_bytes=700_000_000)
 def plan_of(num_shards: int) -> Plan:
     """Five pictures a shard."""
     return Plan(5 * num_shards, class_weights=(1, 1), images_per_shard=5, sampler_batch_size=5, base_seed=1)
+
+
+def make_control(folder: Path, *, hurry: bool = False) -> Path:
+    """The folder by which a stream is steered, and says what it does; at the pace of a model, unless it is to hurry."""
+    for name in ("orders", "claimed", "log"):
+        (folder / name).mkdir(parents=True)
+    if hurry:
+        (folder / "hurry").touch()
+    return folder
 
 
 class PacedSampler:
@@ -98,6 +108,15 @@ class FaultyWriter:
                     time.sleep(3600)
                 case ".leak":
                     self._leaked = []
+
+
+def draw_alone(num_shards: int, folder: Path) -> dict[str, str]:
+    """The set as one process draws it that nobody disturbs: name of each shard to its SHA-256."""
+    control = make_control(folder / "control", hurry=True)
+    writer, plan = FaultyWriter(num_shards, Folder(str(folder / "set")), control), plan_of(num_shards)
+    digests = {plan.shard_name(k): writer.do(k).entry.sha256 for k in range(num_shards)}
+    shutil.rmtree(folder)
+    return digests
 
 
 def draw(uri: str, control: Path, num_shards: int) -> None:

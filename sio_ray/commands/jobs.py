@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sio_ray.commands.status_text import plain
 from sio_ray.commands.submit import AddressOption, follow_to_end
 from sio_ray.errors import JobError
 from sio_ray.jobs.client import connect, find_address, find_job, one_line_errors, submitted_jobs
-from sio_ray.progress import console
+from sio_ray.progress import console, plain
 from sio_ray.redaction import redact_values
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sio_ray.config import STAGES
 from sio_ray.errors import ConfigError, StageError
-from sio_ray.progress import console
+from sio_ray.progress import console, plain
 from sio_ray.reading import reason_of
 from sio_ray.watching.events import EVENTS_NAME, LEVELS, read_events
 
@@ -62,8 +62,7 @@ def line_of(event: dict[str, Any]) -> str:
     """An event in one line: when (UTC), where, what, and in which words."""
     fields = [f"{name}={_short(value)}" for name, value in event.items() if name not in _SAID_FIRST]
     words = [str(event["time"])[:19].replace("T", " "), str(event.get("stage", "")), event["event"], *fields]
-    text = " ".join(word for word in words if word) + (f": {event['message']}" if event.get("message") else "")
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return plain(" ".join(word for word in words if word) + (f": {event['message']}" if event.get("message") else ""))
 
 
 def _short(value: Any) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sio_ray.commands.logs import line_of
 from sio_ray.commands.status_progress import Progress
-from sio_ray.progress import console
+from sio_ray.progress import console, plain
 from sio_ray.watching.events import problems_of
 
 _STYLES = {"done": "green", "unfinished": "yellow", "not begun": "dim", "unreadable": "red"}
@@ -72,8 +72,3 @@ def _how_far(found: Progress) -> str:
         total = "" if found.total is None else f" of {found.total:,}"
         parts.append(f"{found.done:,}{total} {found.unit}")
     return "; ".join([*parts, found.note] if found.note else parts)
-
-
-def plain(text: str) -> str:
-    """Text that does nothing to a terminal, whatever a folder's name, a file or another's job holds."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

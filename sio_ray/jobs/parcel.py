@@ -84,7 +84,7 @@ def pip_requirements() -> list[str]:
         ConfigError: the package is not installed here, so nobody knows.
     """
     try:
-        needed = [Requirement(text) for text in metadata.requires("sio_ray") or ()]
+        needed = _requirements()
     except metadata.PackageNotFoundError as error:
         raise ConfigError(
             "--pip", "left out where sio_ray is not installed", True, "pip install it here, or give nodes an image"
@@ -95,7 +95,11 @@ def pip_requirements() -> list[str]:
 def minimum_ray() -> str | None:
     """The oldest Ray that the package runs on; None where it is not installed, so nobody knows."""
     try:
-        needed = [Requirement(text) for text in metadata.requires("sio_ray") or ()]
+        needed = _requirements()
     except metadata.PackageNotFoundError:
         return None
     return next((bound.version for each in needed if each.name == "ray" for bound in each.specifier), None)
+
+
+def _requirements() -> list[Requirement]:
+    return [Requirement(text) for text in metadata.requires("sio_ray") or ()]

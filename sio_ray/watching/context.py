@@ -47,7 +47,7 @@ def bound(**labels: Any) -> Iterator[None]:
 
 @contextmanager
 def bound_to_run(folder: Path, *, on_stderr: bool, **labels: Any) -> Iterator[None]:
-    """Keep the events of a block in the folder of a run, labelled by these alone."""
+    """Keep the events of a block in the folder of a run, labelled by these, beside those that are bound already."""
     token = _context.set(Context({**current().labels, **labels}, folder, on_stderr))
     try:
         yield

@@ -1,15 +1,12 @@
 """The ledger of `benchmarks/chaos.py` calls a session good only if no fault cost anything but time."""
 
-import importlib
-from pathlib import Path
-
 import pytest
+from benchmark_module import load_benchmark
 
 
 @pytest.fixture
-def faults(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("faults.ledger")
+def faults():
+    return load_benchmark("faults.ledger")
 
 
 def work(faults, **outcome):

@@ -2,11 +2,11 @@
 
 import pytest
 from drawn_set import PLAN, check_set, draw, drawn_alone
-from faulty_s3 import CREDENTIALS, faulty_store, no_fault, seeded
+from faulty_s3 import no_fault, seeded
 from leftovers import assert_no_actor_at_work
 
 from sio_ray.errors import GenerationError, ImageSetError
-from sio_ray.imageset import Manifest, clients
+from sio_ray.imageset import Manifest
 from sio_ray.imageset.storage import Folder
 from sio_ray.pool.resources import Patience
 
@@ -16,15 +16,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     return drawn_alone(Folder(str(tmp_path_factory.mktemp("set"))), tmp_path_factory.mktemp("graves") / "grave")
-
-
-@pytest.fixture
-def store(monkeypatch):
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    with faulty_store("sets") as store:
-        yield store
-    clients.open_uri.cache_clear()
 
 
 def folder_of(store, name):

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from benchmark_module import load_benchmark
-from faulty_s3 import CREDENTIALS, faulty_store
 
 from sio_ray.generate.notes import DrawnShard, delete_notes, survey, write_note
 from sio_ray.generate.plan import Plan
-from sio_ray.imageset import ShardEntry, clients
+from sio_ray.imageset import ShardEntry
 from sio_ray.imageset.storage import Folder
 
 PLAN = Plan(num_images=24, class_weights=(1,), images_per_shard=2, sampler_batch_size=2, base_seed=0)
-
-
-@pytest.fixture
-def store(monkeypatch):
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    with faulty_store("sets") as store:
-        yield store
-    clients.open_uri.cache_clear()
 
 
 def test_requests_of_a_bucket(store):
