@@ -60,6 +60,10 @@ class CountProgress:
         self._done = self._new = 0
         self._start_s = self._said_s = time.monotonic()
 
+    def start(self, worked_s: float) -> None:
+        """The work has begun so many seconds ago; what was before was waiting, and counts for no speed."""
+        self._start_s = time.monotonic() - worked_s
+
     def advance(self, count: int, *, note: str = "", is_new: bool = True) -> None:
         """Count more.
 

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from sio_ray import progress
 from sio_ray.progress import CountProgress, count_progress, progress_bars
+from sio_ray.training.board import Row, Spent
+from sio_ray.training.watch import WatchedRun, _Shown
 
 
 @pytest.fixture
@@ -75,3 +77,17 @@ def test_the_bar_of_a_training_run_has_no_room_for_its_speed(clock, monkeypatch)
         count.reach(100, num_new=100, note="loss 0.31 val 95.1%")
         (task,) = bars.tasks
         assert (task.completed, task.fields["note"]) == (100, "loss 0.31 val 95.1%")
+
+
+def test_a_run_that_waited_for_its_place_is_as_fast_as_it_is(clock, monkeypatch) -> None:
+    text = on(monkeypatch, terminal=False)
+    with progress_bars() as bars:
+        shown = _Shown("sio, seed 0", WatchedRun(100, 128, {}), bars)
+        clock.now_s += 60
+        shown.update(Row(4, Spent(4, 1.5, 0.0, 0.5)))
+        clock.now_s += 30
+        shown.update(Row(64, Spent(64, 30.0, 0.0, 2.0)))
+    assert text.getvalue().splitlines() == [
+        "  sio, seed 0: 4 of 100 steps, 2/s running, eta 0:00:48",
+        "  sio, seed 0: 64 of 100 steps, 2/s running, eta 0:00:18",
+    ]

@@ -45,6 +45,8 @@ class _Shown:
     def update(self, row: Row) -> None:
         """Show what is new."""
         new, labels = row.spent.since(self._last), self._run.labels
+        if not self._last.steps and new.steps:
+            self._progress.start(row.spent.step_s + row.spent.report_s)  # it may have waited long for a place
         self._last = row.spent
         metrics.count("sio_train_steps_total", new.steps, **labels)
         metrics.count("sio_train_images_total", new.steps * self._run.images_per_step, **labels)
