@@ -15,6 +15,7 @@ import shutil
 import warnings
 
 import pytest
+import warm_workers
 from filelock import FileLock
 
 from sio_ray.cli import run_stages
@@ -58,6 +59,8 @@ def ray_cluster():
 
     from sio_ray.cluster import connect
 
+    warm_workers.start(os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid())
+    warm_workers.use()
     with warnings.catch_warnings():
         # Ray itself warns, when it starts, of changes to come in Ray.
         warnings.simplefilter("ignore")

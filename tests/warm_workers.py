@@ -1,0 +1,210 @@
+"""Ray workers of the tests, forked off a process that has imported what all of them import.
+
+A worker takes 3 to 8 seconds of a core to import Ray, torch and diffusers, and the tests start some 300 of them. Ray
+runs this file in place of its own that sets up a worker; it hands arguments, environment and output to a warm process
+and waits for the worker that comes of it. Clusters that a test starts by a command are not touched; those start cold.
+
+Two generations of warm processes are needed, as Ray reads the environment once, when it is imported: the first has
+imported all but Ray, and forks, for each cluster, one that has imported Ray too and forks its workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NoReturn
+
+#: Where the first warm process listens; workers inherit it from their raylet.
+_ADDRESS = "SIO_RAY_TESTS_WARM_WORKERS"
+#: What Ray reads when it is imported, and is another in each cluster.
+_OF_CLUSTER = ("RAY_JOB_ID", "RAY_RAYLET_PID")
+#: A request is sent after its length, in so many bytes.
+_LENGTH_BYTES = 8
+
+_WITHOUT_RAY = (
+    "torch._dynamo",
+    "torchvision",
+    "sklearn.metrics",
+    "sio_ray.classifier.trainee",
+    "sio_ray.diffusion.pipeline",
+    "sio_ray.diffusion.trainee",
+    "sio_ray.ood.extract",
+)
+_WITH_RAY = (
+    "ray._private.workers.setup_worker",
+    "ray.train.torch",
+    "ray.util.metrics",
+)
+
+
+def start(parent: int) -> None:
+    """Start the first warm process, unless another process of these tests has; it ends with the parent.
+
+    Args:
+        parent: process of all tests.
+    """
+    os.environ[_ADDRESS] = address = f"{tempfile.gettempdir()}/sio-ray-tests-{parent}"
+    try:
+        log = os.open(f"{address}.log", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, __file__, "serve", str(parent)],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)],
+        setsid=True,
+    )
+    os.close(log)
+
+
+def use() -> None:
+    """Have the Ray clusters that this process starts fork their workers off the warm process."""
+    from ray._private.parameter import RayParams
+
+    original = RayParams.update_if_absent
+
+    def update_if_absent(self: RayParams, **values: object) -> None:
+        if "setup_worker_path" in values:
+            values["setup_worker_path"] = __file__
+        original(self, **values)
+
+    RayParams.update_if_absent = update_if_absent
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _serve(parent: int) -> None:
+    """Fork a process for each cluster that asks for a worker, and hand it the requests, until the parent is gone."""
+    for name in _WITHOUT_RAY:
+        __import__(name)
+    assert "ray" not in sys.modules, "Ray has read the environment"
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    clusters: dict[tuple[str, ...], socket.socket] = {}
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.environ[_ADDRESS])
+        listener.listen(64)
+        listener.settimeout(1)
+        while _alive(parent):
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                connection.settimeout(60)
+                request, outputs = _receive(connection)
+                key = tuple(request["environment"][name] for name in _OF_CLUSTER)
+                if key not in clusters:
+                    clusters[key], theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                    if os.fork() == 0:
+                        listener.close()
+                        connection.close()
+                        _serve_cluster(theirs, request)
+                    theirs.close()
+                message = json.dumps(request).encode()
+                socket.send_fds(clusters[key], [message], [connection.fileno(), *outputs])
+                for output in outputs:
+                    os.close(output)
+    for name in ("", ".log"):
+        Path(os.environ[_ADDRESS] + name).unlink()
+
+
+def _serve_cluster(requests: socket.socket, first: dict) -> NoReturn:
+    """Fork a worker for each request of one cluster, until its raylet is gone."""
+    raylet = int(first["environment"]["RAY_RAYLET_PID"])
+    _take_environment(first)
+    for name in _WITH_RAY:
+        __import__(name)
+    requests.settimeout(1)
+    while _alive(raylet):
+        try:
+            message, files, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+        except TimeoutError:
+            continue
+        if not message:
+            break
+        # The connection, which is the worker's sign of life, stays open in it for as long as it lives.
+        if os.fork() == 0:
+            requests.close()
+            _become_worker(json.loads(message), files[1:])
+        for file in files:
+            os.close(file)
+    os._exit(0)
+
+
+def _become_worker(request: dict, outputs: list[int]) -> NoReturn:
+    """Do what Ray's own file does, without an interpreter of its own."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, output in zip((1, 2), outputs, strict=True):
+        os.dup2(output, number)
+        os.close(output)
+    os.setpgid(0, 0)
+    _take_environment(request)
+    os.chdir(request["folder"])
+    from ray._private.runtime_env.context import RuntimeEnvContext
+    from ray._private.workers.setup_worker import parser
+
+    known, arguments = parser.parse_known_args(request["arguments"])
+    os.environ.update(RuntimeEnvContext.deserialize(known.serialized_runtime_env_context or "{}").env_vars)
+    sys.argv = arguments
+    sys.path[0] = str(Path(arguments[0]).parent)
+    code = 1
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _take_environment(request: dict) -> None:
+    os.environ.clear()
+    os.environ.update(request["environment"])
+
+
+def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
+    first, outputs, _, _ = socket.recv_fds(connection, _LENGTH_BYTES, 2)
+    left = int.from_bytes(first, "big")
+    parts = []
+    while left:
+        parts.append(connection.recv(left))
+        left -= len(parts[-1])
+    return json.loads(b"".join(parts)), outputs
+
+
+def _ask_for_worker() -> None:
+    """What Ray runs: ask for a worker, and wait until it has ended."""
+    request = {"arguments": sys.argv[1:], "environment": dict(os.environ), "folder": str(Path.cwd())}
+    message = json.dumps(request).encode()
+    deadline_s = time.monotonic() + 120
+    with socket.socket(socket.AF_UNIX) as connection:
+        while True:
+            try:
+                connection.connect(os.environ[_ADDRESS])
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
+        socket.send_fds(connection, [len(message).to_bytes(_LENGTH_BYTES, "big")], [1, 2])
+        connection.sendall(message)
+        connection.recv(1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        _serve(int(sys.argv[2]))
+    else:
+        _ask_for_worker()
