@@ -59,8 +59,7 @@ def ray_cluster():
 
     from sio_ray.cluster import connect
 
-    warm_workers.start(os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid())
-    warm_workers.use()
+    warm_workers.start()
     with warnings.catch_warnings():
         # Ray itself warns, when it starts, of changes to come in Ray.
         warnings.simplefilter("ignore")

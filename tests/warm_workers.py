@@ -44,29 +44,19 @@ _WITH_RAY = (
 )
 
 
-def start(parent: int) -> None:
-    """Start the first warm process, unless another process of these tests has; it ends with the parent.
-
-    Args:
-        parent: process of all tests.
-    """
-    os.environ[_ADDRESS] = address = f"{tempfile.gettempdir()}/sio-ray-tests-{parent}"
-    try:
-        log = os.open(f"{address}.log", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        return
+def start() -> None:
+    """Start the first warm process, which ends with this one, and have Ray's clusters of this process use it."""
+    os.environ[_ADDRESS] = address = f"{tempfile.gettempdir()}/sio-ray-tests-{os.getpid()}"
+    Path(address).unlink(missing_ok=True)
+    log = os.open(f"{address}.log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.posix_spawn(
         sys.executable,
-        [sys.executable, __file__, "serve", str(parent)],
+        [sys.executable, __file__, "serve", str(os.getpid())],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)],
         setsid=True,
     )
     os.close(log)
-
-
-def use() -> None:
-    """Have the Ray clusters that this process starts fork their workers off the warm process."""
     from ray._private.parameter import RayParams
 
     original = RayParams.update_if_absent
