@@ -59,7 +59,8 @@ def status(
         if run.command is None and not run.is_done:
             console.print(Text("run the command that began it again to continue"))
         if run.kind == "run" and not run.is_done and (problems := problems_of(Path(run.folder))):
-            told = f"{len(problems):,} warnings and errors (sio-ray logs {run.folder} --level warning), the last:"
+            what = "1 warning or error" if len(problems) == 1 else f"{len(problems):,} warnings and errors"
+            told = f"{what} (sio-ray logs {run.folder} --level warning), the last:"
             console.print(Text(f"{plain(told)}\n  {line_of(problems[-1])}"), soft_wrap=True)
 
     for run in found:

@@ -87,3 +87,9 @@ def test_the_state_of_a_run_that_is_not_done_ends_with_the_last_that_went_wrong(
     told_last = text.splitlines()[-2:]
     assert told_last[0] == f"2 warnings and errors (sio-ray logs {run} --level warning), the last:"
     assert told_last[1].endswith(" generate stage_failed error=GenerationError: 1 of 8 shards failed")
+    # Without the shard that was retried.
+    events = run / EVENTS_NAME
+    done, _, failed = events.read_text().splitlines()
+    events.write_text(f"{done}\n{failed}\n")
+    _, text = told(capsys, "status", str(run))
+    assert text.splitlines()[-2] == f"1 warning or error (sio-ray logs {run} --level warning), the last:"
