@@ -1,5 +1,6 @@
 """Every study that ships is valid at every point, and the README runs one of them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,20 @@ def test_the_preset_is_the_whole_table_and_the_readme_runs_it():
     (study,) = (arguments for arguments in commands if arguments[0] == "study")
     assert ROOT / study[1] in STUDIES
     assert read_study(ROOT / study[1]).config == "fashion_mnist"
+
+
+def test_the_table_of_the_readme_is_that_of_the_results():
+    rows = re.findall(
+        r"^\| (near-OOD|far-OOD|ID) \w+, % \| ([\d.]+) \| ([\d.]+) \| (\S+), p = (0\.\d\d) \|$",
+        (ROOT / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    assert [what for what, *_ in rows] == ["near-OOD", "far-OOD", "ID"]
+    results = (ROOT / "RESULTS.md").read_text()
+    verdict = [line for line in results.splitlines() if line.startswith(("- Near-OOD", "- Far-OOD", "- ID accuracy"))]
+    for (_, before, after, gain, p), line in zip(rows, verdict, strict=True):
+        assert re.findall(r"\d\d\.\d\d", line)[:2] == [before, after]
+        assert gain in line
+        assert f"{float(re.search(r'p = ([0-9.]+)', line)[1]):.2f}" == p
+    number = re.search(r"mean over (\d+) methods", (ROOT / "README.md").read_text())[1]
+    assert f"mean over {number} methods" in verdict[0]
