@@ -25,8 +25,9 @@ from typing import NoReturn
 _ADDRESS = "SIO_RAY_TESTS_WARM_WORKERS"
 #: What Ray reads when it is imported, and is another in each cluster.
 _OF_CLUSTER = ("RAY_JOB_ID", "RAY_RAYLET_PID")
-#: A request is sent after its length, in so many bytes.
-_LENGTH_BYTES = 8
+#: A request is one packet: what the worker is started with, and the files that it needs.
+_PACKET = socket.SOCK_SEQPACKET
+_MAX_PACKET_BYTES = 1 << 20
 
 _WITHOUT_RAY = (
     "torch._dynamo",
@@ -80,7 +81,7 @@ def _serve(parent: int) -> None:
     assert "ray" not in sys.modules, "Ray has read the environment"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     clusters: dict[tuple[str, ...], socket.socket] = {}
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX, _PACKET) as listener:
         listener.bind(os.environ[_ADDRESS])
         listener.listen(64)
         listener.settimeout(1)
@@ -90,96 +91,78 @@ def _serve(parent: int) -> None:
             except TimeoutError:
                 continue
             with connection:
-                connection.settimeout(60)
-                request, outputs = _receive(connection)
-                key = tuple(request["environment"][name] for name in _OF_CLUSTER)
+                request, outputs, _, _ = socket.recv_fds(connection, _MAX_PACKET_BYTES, 2)
+                if not request:  # killed as it began
+                    continue
+                environment = json.loads(request)["environment"]
+                key = tuple(environment[name] for name in _OF_CLUSTER)
                 if key not in clusters:
-                    clusters[key], theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                    clusters[key], theirs = socket.socketpair(socket.AF_UNIX, _PACKET)
                     if os.fork() == 0:
                         listener.close()
                         connection.close()
-                        _serve_cluster(theirs, request)
+                        _serve_cluster(theirs, environment)
                     theirs.close()
-                message = json.dumps(request).encode()
-                socket.send_fds(clusters[key], [message], [connection.fileno(), *outputs])
+                socket.send_fds(clusters[key], [request], [connection.fileno(), *outputs])
                 for output in outputs:
                     os.close(output)
     for name in ("", ".log"):
         Path(os.environ[_ADDRESS] + name).unlink()
 
 
-def _serve_cluster(requests: socket.socket, first: dict) -> NoReturn:
+def _serve_cluster(requests: socket.socket, environment: dict[str, str]) -> NoReturn:
     """Fork a worker for each request of one cluster, until its raylet is gone."""
-    raylet = int(first["environment"]["RAY_RAYLET_PID"])
-    _take_environment(first)
+    _take(environment)
     for name in _WITH_RAY:
         __import__(name)
+    raylet = int(environment["RAY_RAYLET_PID"])
     requests.settimeout(1)
     while _alive(raylet):
         try:
-            message, files, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+            request, files, _, _ = socket.recv_fds(requests, _MAX_PACKET_BYTES, 3)
         except TimeoutError:
             continue
-        if not message:
+        if not request:
             break
         # The connection, which is the worker's sign of life, stays open in it for as long as it lives.
         if os.fork() == 0:
             requests.close()
-            _become_worker(json.loads(message), files[1:])
+            _become_worker(**json.loads(request), outputs=files[1:])
         for file in files:
             os.close(file)
     os._exit(0)
 
 
-def _become_worker(request: dict, outputs: list[int]) -> NoReturn:
+def _become_worker(arguments: list[str], environment: dict[str, str], folder: str, outputs: list[int]) -> NoReturn:
     """Do what Ray's own file does, without an interpreter of its own."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, output in zip((1, 2), outputs, strict=True):
         os.dup2(output, number)
         os.close(output)
     os.setpgid(0, 0)
-    _take_environment(request)
-    os.chdir(request["folder"])
+    _take(environment)
+    os.chdir(folder)
     from ray._private.runtime_env.context import RuntimeEnvContext
     from ray._private.workers.setup_worker import parser
 
-    known, arguments = parser.parse_known_args(request["arguments"])
+    known, command = parser.parse_known_args(arguments)
     os.environ.update(RuntimeEnvContext.deserialize(known.serialized_runtime_env_context or "{}").env_vars)
-    sys.argv = arguments
-    sys.path[0] = str(Path(arguments[0]).parent)
-    code = 1
-    try:
-        runpy.run_path(arguments[0], run_name="__main__")
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    sys.argv = command
+    sys.path[0] = str(Path(command[0]).parent)
+    runpy.run_path(command[0], run_name="__main__")
+    sys.exit()
 
 
-def _take_environment(request: dict) -> None:
+def _take(environment: dict[str, str]) -> None:
     os.environ.clear()
-    os.environ.update(request["environment"])
-
-
-def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
-    first, outputs, _, _ = socket.recv_fds(connection, _LENGTH_BYTES, 2)
-    left = int.from_bytes(first, "big")
-    parts = []
-    while left:
-        parts.append(connection.recv(left))
-        left -= len(parts[-1])
-    return json.loads(b"".join(parts)), outputs
+    os.environ.update(environment)
 
 
 def _ask_for_worker() -> None:
     """What Ray runs: ask for a worker, and wait until it has ended."""
     request = {"arguments": sys.argv[1:], "environment": dict(os.environ), "folder": str(Path.cwd())}
-    message = json.dumps(request).encode()
     deadline_s = time.monotonic() + 120
-    with socket.socket(socket.AF_UNIX) as connection:
+    with socket.socket(socket.AF_UNIX, _PACKET) as connection:
         while True:
             try:
                 connection.connect(os.environ[_ADDRESS])
@@ -188,8 +171,7 @@ def _ask_for_worker() -> None:
                 if time.monotonic() > deadline_s:
                     raise
                 time.sleep(0.1)
-        socket.send_fds(connection, [len(message).to_bytes(_LENGTH_BYTES, "big")], [1, 2])
-        connection.sendall(message)
+        socket.send_fds(connection, [json.dumps(request).encode()], [1, 2])
         connection.recv(1)
 
 
