@@ -34,6 +34,8 @@ def read_space(path: Path) -> Space:
     Raises:
         ConfigError: no such file, no literal `SPACE`, or an entry of another form.
     """
+    if not path.is_file():
+        raise ConfigError("tune.space", "a file that exists", str(path), "check the path, or see tune_spaces/")
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two of deep nesting

@@ -81,6 +81,8 @@ def read_study(path: Path) -> Study:
     Raises:
         ConfigError: it is missing, or not of the form of `Study`.
     """
+    if not path.is_file():
+        raise ConfigError("STUDY", "a file that exists", str(path), "check the path, or see studies/")
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

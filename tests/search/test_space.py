@@ -44,6 +44,11 @@ def test_a_broken_space_is_a_config_error(tmp_path, text, message):
         read_space(written(tmp_path, text))
 
 
+def test_a_missing_space_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"^tune\.space must be a file that exists, got '.*none\.py'; check the path"):
+        read_space(tmp_path / "none.py")
+
+
 def test_draws_stay_inside_and_keep_few_digits():
     entries = {
         "uniform": ("uniform", 0.5, 0.9),

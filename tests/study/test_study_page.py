@@ -125,3 +125,8 @@ def test_a_file_of_another_form_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_study(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"^STUDY must be a file that exists, got '.*none\.yaml'; check the path"):
+        read_study(tmp_path / "none.yaml")
