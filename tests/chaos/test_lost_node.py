@@ -22,7 +22,7 @@ from sio_ray.stages.record import read_record
 from sio_ray.training.loop import SilentReporter
 from sio_ray.training.loop import train as train_to_the_end
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NUM_STEPS, EVERY = 500, 50
 
@@ -76,7 +76,7 @@ def test_a_lost_node_costs_nothing(config, tmp_path):
     config_file.write_text(json.dumps(config.model_dump(mode="json")))
     # A process of its own, as the tests' own cluster is in this one.
     command = [sys.executable, str(Path(__file__).with_name("lost_node.py")), str(config_file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
 
     folder = train_runs(config)[0].place.folder

@@ -10,7 +10,7 @@ import pytest
 
 from sio_ray.config import load_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 MAY_MOUNT = subprocess.run(
     ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
@@ -35,7 +35,7 @@ def test_a_disk_that_a_node_does_not_share_is_found_before_work_starts(gaussian_
     # A process of its own, as the tests' own cluster is in this one.
     script = str(Path(__file__).with_name("unshared_node.py"))
     command = [sys.executable, script, str(hidden), str(tmp_path / "result"), *configs]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     refused, content_id = json.loads((tmp_path / "result").read_text())
     assert re.fullmatch(
