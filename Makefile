@@ -14,13 +14,12 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d; set PYTHON=" % sys.version_info[:2]) if sys.version_info < (3, 11) else 0'
 	@echo 'installing into $(VENV): about 5 GB, a few minutes, once'
 	$(PYTHON) -m venv $(VENV)
-	@# Not compiled: pip compiles all 27,000 files one after the other for a minute; Python does it for those in use.
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --no-compile --editable .
+	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --group dev
+	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
 install: $(VENV)/.installed  ## make .venv and install the package
