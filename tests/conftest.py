@@ -12,6 +12,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 import json
 import shutil
+import signal
 import warnings
 
 import pytest
@@ -21,6 +22,9 @@ from filelock import FileLock
 from sio_ray.cli import run_stages
 from sio_ray.config import ClusterConfig, load_config
 from sio_ray.stages.layout import run_order
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and the commands that they start as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Makes the digits preset small; the same code runs.
 TINY = (

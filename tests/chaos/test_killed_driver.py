@@ -26,8 +26,6 @@ def start(config_file):
         text=True,
         start_new_session=True,
         env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        # A shell that runs the tests in the background has them, and their children, ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
