@@ -23,7 +23,7 @@ from sio_ray.imageset import ImageSet, ImageSetInfo
 from sio_ray.imageset.pixel_counts import PixelCounts, count_pixels, deviation_of
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import console
-from sio_ray.stages.layout import fit_generator_place
+from sio_ray.stages.layout import fit_generator_place, fitted_generator
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, remove_folder, run_once
 from sio_ray.stages.shared_storage import check_shared_storage
@@ -75,7 +75,7 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
     train_set = PreparedSets(config, "fit-generator").open("id/train")
     fit = _fit_unet if section.kind == "unet" else _fit_gaussian
     model, sigma_data, points = fit(config, train_set, folder)
-    save_pipeline(folder / "model", model, sigma_data, train_set.info.class_names)
+    save_pipeline(fitted_generator(config), model, sigma_data, train_set.info.class_names)
     remove_folder(folder / _STATE_NAME)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"num_parameters": num_parameters, "sigma_data": sigma_data, "curve": points}

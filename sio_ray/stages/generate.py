@@ -16,7 +16,7 @@ from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
 from sio_ray.pool.resources import Patience
 from sio_ray.progress import console, count_progress
-from sio_ray.stages.layout import fit_generator_place, generate_place, generated_set_uri
+from sio_ray.stages.layout import fit_generator_place, fitted_generator, generate_place, generated_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import Outcome, forget, require, run_once
 from sio_ray.stages.shared_storage import check_shared_storage
@@ -143,9 +143,8 @@ def _patience(config: Config) -> Patience:
 
 
 def _fitted_generator(config: Config) -> Path:
-    folder = fit_generator_place(config).folder
-    require(folder, "fit-generator", "generate")
-    return folder / "model"
+    require(fit_generator_place(config).folder, "fit-generator", "generate")
+    return fitted_generator(config)
 
 
 def _describe_set_aside(set_aside: dict[int, str], job: Job, times: int) -> str:

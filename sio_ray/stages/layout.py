@@ -101,6 +101,11 @@ def fit_generator_place(config: Config) -> Place:
     return place_for(config, "fit-generator", {"prepare": prepare_place(config).fingerprint, **identity})
 
 
+def fitted_generator(config: Config) -> Path:
+    """The diffusers folder that fit-generator writes."""
+    return fit_generator_place(config).folder / "model"
+
+
 def generate_place(config: Config) -> Place:
     """Of the synthetic image set."""
     section = config.generate

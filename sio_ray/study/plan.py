@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sio_ray.config import Config, load_config, with_overrides
 from sio_ray.errors import ConfigError
 from sio_ray.reading import parse_yaml, reason_of
-from sio_ray.stages.layout import train_runs
+from sio_ray.stages.layout import fitted_generator, train_runs
 from sio_ray.stages.train import checkpoint_name
 from sio_ray.stages.trainings import trainings
 
 #: Stands, in a value, for the checkpoint of the config's first baseline: a real-trained judge of pictures.
 BASELINE = "{baseline}"
+
+#: Stands, in a value, for the generator that another point has fitted, of which the ablation and the label are named.
+_GENERATOR = re.compile(r"\{generator of (?P<ablation>[a-z0-9_]+): (?P<label>.+)\}")
 
 
 class Point(BaseModel):
@@ -24,13 +28,20 @@ class Point(BaseModel):
 
     Attributes:
         label: in its table.
-        change: dotted fields of the config to their values.
+        change: dotted fields of the config to their values. `{baseline}` is the checkpoint of the config's first
+            baseline, `{generator of ABLATION: LABEL}` the generator of a point further up.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str
     change: dict[str, Any] = Field(default_factory=dict)
+
+    def generators(self) -> Iterator[tuple[str, str]]:
+        """The points whose generators it draws from, as names of ablations and labels."""
+        for value in self.change.values():
+            if found := _generator_in(value):
+                yield found
 
 
 class Ablation(BaseModel):
@@ -73,6 +84,32 @@ class Study(BaseModel):
     goal_points: float | None = None
     ablation_methods: tuple[str, ...] = ()
     ablations: tuple[Ablation, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        fitted: set[tuple[str, str]] = set()
+        for ablation in self.ablations:
+            for point in ablation.points:
+                for wanted in point.generators():
+                    if wanted not in fitted:
+                        raise ConfigError(
+                            f"ablations.{ablation.name}.points",
+                            "drawing from generators of points further up, each of which fits one",
+                            "{{generator of {}: {}}}".format(*wanted),
+                            "name such a point, or move this one down",
+                        )
+                if not point.change.keys() & {"generate.generator", "train.synthetic_set"}:
+                    fitted.add((ablation.name, point.label))
+        return self
+
+    def point(self, ablation: str, label: str) -> Point:
+        """A point by the name of its ablation and its label.
+
+        Raises:
+            KeyError: there is none.
+        """
+        points = {(each.name, point.label): point for each in self.ablations for point in each.points}
+        return points[ablation, label]
 
 
 def read_study(path: Path) -> Study:
@@ -123,15 +160,22 @@ def config_at(point: Point, study: Study, config: Config) -> Config:
     """
     if not point.change:
         return config
-    values = {field: _filled(value, config) for field, value in point.change.items()}
+    values = {field: _filled(value, study, config) for field, value in point.change.items()}
     if study.ablation_methods:
         values["methods"] = list(study.ablation_methods)
     return with_overrides(config, values)
 
 
-def _filled(value: Any, config: Config) -> Any:
+def _filled(value: Any, study: Study, config: Config) -> Any:
+    if generator := _generator_in(value):
+        return str(fitted_generator(config_at(study.point(*generator), study, config)))
     if value != BASELINE:
         return value
     first = trainings(config)[0].config
     run = next(run for run in train_runs(first) if run.arm == "baseline")
     return str(run.place.folder / checkpoint_name(first))
+
+
+def _generator_in(value: Any) -> tuple[str, str] | None:
+    found = _GENERATOR.fullmatch(value) if isinstance(value, str) else None
+    return found and (found["ablation"], found["label"])

@@ -10,7 +10,14 @@ from study_samples import leave_evaluation
 from sio_ray.commands.study import study as study_command
 from sio_ray.errors import ConfigError, StageError
 from sio_ray.methods import METHODS
-from sio_ray.stages.layout import evaluate_place, generate_place, train_runs
+from sio_ray.stages.layout import (
+    evaluate_place,
+    fitted_generator,
+    generate_place,
+    run_order,
+    synthetic_set_uri,
+    train_runs,
+)
 from sio_ray.stages.train import checkpoint_name
 from sio_ray.study.plan import config_at, config_of, read_study
 from sio_ray.study.results import results_of
@@ -34,6 +41,18 @@ ablations:
     points:
       - label: nobody
       - {label: the baseline, change: {generate.curation.classifier: "{baseline}"}}
+  - name: real_images
+    title: How many real images there are
+    column: share
+    points:
+      - {label: all}
+      - {label: "half: 50 %", change: {prepare.train_fraction: 0.5}}
+  - name: generator_images
+    title: What the generator has learnt from
+    column: share
+    points:
+      - {label: all}
+      - {label: half, change: {generate.generator: "{generator of real_images: half: 50 %}"}}
 """
 
 
@@ -49,7 +68,7 @@ def planned(tmp_path):
 
 def test_a_point_changes_one_thing(planned):
     _, study, config, _ = planned
-    weight, curation = study.ablations
+    weight, curation, *_ = study.ablations
     assert config_at(weight.points[0], study, config) is config
     changed = config_at(weight.points[1], study, config)
     assert changed.train.real_weight == 0.5
@@ -59,6 +78,16 @@ def test_a_point_changes_one_thing(planned):
     first = next(run for run in train_runs(config) if run.arm == "baseline")
     assert (first.algorithm, first.seed, first.member) == ("cross_entropy", 0, 0)
     assert judged == first.place.folder / checkpoint_name(config)
+
+
+def test_a_point_draws_from_the_generator_that_another_has_fitted(planned):
+    _, study, config, _ = planned
+    half, other = study.ablations[2].points[1], study.ablations[3].points[1]
+    drawn = config_at(other, study, config)
+    assert drawn.generate.generator == str(fitted_generator(config_at(half, study, config)))
+    assert drawn.prepare == config.prepare, "only the generator knows less"
+    assert "fit-generator" not in run_order(drawn)
+    assert len({synthetic_set_uri(each) for each in (config, drawn, config_at(half, study, config))}) == 3
 
 
 def test_means_are_over_the_papers_methods_and_an_ablations_over_its_own(planned):
@@ -118,6 +147,14 @@ def test_without_its_table_a_study_says_what_to_run(planned):
         ("config: [", r"^STUDY must be a YAML file, got .*near line"),
         ("config: digits", r"^title must be as the study's form asks \(Field required\)"),
         (TEXT.replace("column: weight", "colum: weight"), r"^ablations\.0\.column must be as the study's form asks"),
+        (
+            TEXT.replace("of real_images: half: 50 %", "of real_images: 50 %"),
+            r"^ablations\.generator_images\.points must be .* up, .*'\{generator of real_images: 50 %\}'; name",
+        ),
+        (
+            TEXT.replace("{baseline}", "{generator of real_images: all}"),
+            r"^ablations\.curation\.points must be .* further up",
+        ),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, text, message):
