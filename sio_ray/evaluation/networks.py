@@ -15,6 +15,7 @@ from sio_ray.classifier.model import Classifier
 from sio_ray.errors import CheckpointError, ConfigError, did_you_mean
 from sio_ray.evaluation.foreign import SOURCES, Found
 from sio_ray.evaluation.foreign.found import FIELD
+from sio_ray.evaluation.references import SOURCE_NAMES
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.ood.probe import ScoredNetwork
 
@@ -69,26 +70,14 @@ def check_references(
     return tuple(CheckedReference(one.reference, _sha256(one)) for one in found)
 
 
-def path_in(reference: str) -> str | None:
-    """The path that a reference names, or None where it names published weights alone."""
-    prefix, colon, rest = reference.partition(":")
-    if not colon or prefix not in SOURCES:
-        return reference
-    rest, _, _ = rest.partition("?")
-    if prefix == "openood":
-        return rest
-    _, _, path = rest.partition("@")
-    return path or None
-
-
 def _find(reference: str, info: ImageSetInfo, *, download: bool) -> Found:
     prefix, colon, _ = reference.partition(":")
-    if colon and prefix in SOURCES:
+    if colon and prefix in SOURCE_NAMES:
         return SOURCES[prefix](reference, info, download=download)
     path = Path(reference).absolute()
     if colon and not path.exists():
-        rule = f"a checkpoint's folder, or begin with {', '.join(f'{name}:' for name in SOURCES)}"
-        raise ConfigError(FIELD, rule, reference, did_you_mean(prefix, SOURCES, "check the path"))
+        rule = f"a checkpoint's folder, or begin with {', '.join(f'{name}:' for name in SOURCE_NAMES)}"
+        raise ConfigError(FIELD, rule, reference, did_you_mean(prefix, SOURCE_NAMES, "check the path"))
     folder = path.parent if path.is_file() else path
     architecture, _ = read_architecture(folder)
     if not architecture.suits(info.class_names, info.image_shape):

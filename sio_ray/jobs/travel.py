@@ -10,6 +10,7 @@ from typing import Any
 from sio_ray.config import Config
 from sio_ray.config.places import places
 from sio_ray.errors import ConfigError
+from sio_ray.evaluation.references import members_in, path_in
 from sio_ray.redaction import is_redacted, redact
 
 #: The one file that a config names and that travels with it.
@@ -61,9 +62,7 @@ def _paths(key: str, text: str) -> list[str]:
         return []
     if not key.startswith(_CHECKPOINTS):
         return [text]
-    from sio_ray.evaluation.networks import path_in  # loads networks
-
-    found = map(path_in, text.split("+"))
+    found = map(path_in, members_in(text))
     return [path for path in found if path is not None]
 
 

@@ -13,6 +13,7 @@ from sio_ray.config.evaluate_section import Arm
 from sio_ray.errors import ConfigError, EvaluationError
 from sio_ray.evaluation.networks import check_references, load_network
 from sio_ray.evaluation.overlap import Pictures
+from sio_ray.evaluation.references import members_in
 from sio_ray.evaluation.subjects import EvaluatedSets, Subject
 from sio_ray.imageset import ImageSet
 from sio_ray.ood.detectors import Detector, Sizes
@@ -133,7 +134,7 @@ def _networks(config: Config) -> Iterator[_Named]:
     if config.evaluate.checkpoints:
         for arm, given in config.evaluate.checkpoints.items():
             for number, references in enumerate(given):
-                yield _Named(arm, number, tuple(references.split("+")))
+                yield _Named(arm, number, members_in(references))
         return
     runs = train_runs(config)
     for run in runs:

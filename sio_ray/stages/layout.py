@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sio_ray.config import STAGES, Config
+from sio_ray.evaluation.references import paths_in
 from sio_ray.provenance import fingerprint
 from sio_ray.redaction import redact
 from sio_ray.seeding import derive_seed
@@ -198,8 +198,10 @@ def evaluate_place(config: Config) -> Place:
     for field in ("checkpoints", "outputs"):
         given = identity.pop(field)
         if given:  # as trained ones decide nothing then
+            named = paths_in if field == "checkpoints" else lambda folder: [Path(folder)]
             identity[field] = {
-                arm: [_state_of(reference) for reference in references] for arm, references in given.items()
+                arm: [_state_of(reference, named(reference)) for reference in references]
+                for arm, references in given.items()
             }
     if "all" in section.detectors:
         from sio_ray.ood.detectors import DETECTORS  # which loads torch
@@ -213,19 +215,13 @@ def evaluate_place(config: Config) -> Place:
     return place_for(config, "evaluate", identity)
 
 
-def _state_of(reference: str) -> list[Any]:
+def _state_of(reference: str, paths: Sequence[Path]) -> list[Any]:
     """A reference with the sizes and times of the local files that it names, so that another content is noticed."""
-    files = [file for path in paths_in(reference) for file in sorted([path, *path.rglob("*")])]
+    files = [file for path in paths for file in sorted([path, *path.rglob("*")])]
     return [
         redact(reference),
         [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()],
     ]
-
-
-def paths_in(reference: str) -> list[Path]:
-    """The local paths that are there among the parts of a reference, such as `openood:FILE` or `FOLDER+FOLDER`."""
-    parts = (Path(part) for part in re.split(r"[+@?]|^[a-z]+:(?!//)", reference) if part)
-    return [path for path in parts if path.exists()]
 
 
 def report_place(config: Config, searches: Sequence[str] = ()) -> Place:

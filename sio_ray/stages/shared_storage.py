@@ -14,9 +14,9 @@ from typing import Any
 
 from sio_ray.config import Config
 from sio_ray.errors import ResourceError
+from sio_ray.evaluation.references import paths_in
 from sio_ray.imageset.storage import PARTIAL_SUFFIX, Folder
 from sio_ray.progress import console
-from sio_ray.stages.layout import paths_in
 
 #: Nodes that are asked at once, and how long all may take to answer; each starts a process for it.
 _AT_ONCE = 64
@@ -96,9 +96,10 @@ def used_paths(config: Config, stage: str) -> list[UsedPath]:
         sets = ("synthetic_set", "outlier_set", "mixing_set")
         read += [(f"train.{name}", getattr(config.train, name)) for name in sets]
     if stage == "evaluate":
-        for name in ("checkpoints", "outputs"):
-            for arm, references in getattr(config.evaluate, name).items():
-                read += [(f"evaluate.{name}.{arm}", path) for each in references for path in paths_in(each)]
+        for arm, references in config.evaluate.checkpoints.items():
+            read += [(f"evaluate.checkpoints.{arm}", path) for each in references for path in paths_in(each)]
+        for arm, folders in config.evaluate.outputs.items():
+            read += [(f"evaluate.outputs.{arm}", folder) for folder in folders]
     return [
         *(UsedPath(field, path, True) for field, path in _local(written.items())),
         # One that is missing here is a name of the hub, or for the stage to refuse.
