@@ -115,9 +115,11 @@ def check_detectors(detectors: Sequence[Detector], *, has_last_layer: bool) -> N
             raise ConfigError("evaluate.detectors", rule, ", ".join(names), remedy)
 
 
-def reads_given(detector: Detector, *, has_last_layer: bool) -> bool:
-    """Whether a detector can score given outputs."""
-    return not detector.probes() and (has_last_layer or "last_layer" not in detector.needs)
+def lacks_given(detector: Detector, *, has_last_layer: bool) -> str | None:
+    """What a detector would need beside given outputs; None if it can score them."""
+    if detector.probes():
+        return "the network itself"
+    return None if has_last_layer or "last_layer" not in detector.needs else _LAST_LAYER
 
 
 @dataclass(frozen=True)
@@ -166,10 +168,11 @@ class _File:
         if array.dtype.kind != "f":
             raise self.error(f"{name} must be of floating point numbers, got {array.dtype}", "convert it")
         for start in range(0, len(array), _BLOCK_ROWS):
-            block = array[start : start + _BLOCK_ROWS]
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+                block = array[start : start + _BLOCK_ROWS].astype(np.float32, copy=False)
             broken = np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(1))
             if len(broken):
-                problem = f"{name} must be finite, got NaN or infinity in row {start + broken[0]}"
+                problem = f"{name} must be finite in float32, got NaN or infinity in row {start + broken[0]}"
                 raise self.error(problem, "look at that image")
         return array.astype(np.float32, copy=False)
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sio_ray.cluster import limit_threads
@@ -21,7 +22,7 @@ from sio_ray.ood.protocol import EvaluationSets
 from sio_ray.reading import parse_json_object, reason_of
 
 #: Parts of a network beside those of its detectors.
-ABOUT, PROJECTION = "network", "projection"
+ABOUT, PROJECTION = "about", "projection"
 
 
 @dataclass(frozen=True)
@@ -143,14 +144,22 @@ def project(sets: SharedSets, section: EvaluateConfig, parts: Parts) -> None:
     parts.write(PROJECTION, {"shares": projection.shares}, pd.concat(tables, ignore_index=True))
 
 
-def describe(test: SharedOutputs, synthetic: SharedOutputs | None, parts: Parts) -> None:
+def describe(sets: SharedSets, synthetic: SharedOutputs | None, parts: Parts) -> None:
     """ID accuracy, and the share of synthetic images that the network gives their label; runs in a Ray task.
 
-    The share of a class without synthetic images is None.
+    With covariate-shifted sets also the accuracy over all images of the ID test set and of these together, which is
+    OpenOOD's of the full spectrum. The share of a class without synthetic images is None.
     """
     from sio_ray.ood.protocol import id_accuracy
 
-    values: dict[str, Any] = {"accuracy": id_accuracy(fetch_outputs(test, {"logits"})), "agreement": None}
+    accuracies, sizes = [], []
+    for shared in (sets.test, *sets.shifted.values()):
+        outputs = fetch_outputs(shared, {"logits"})
+        accuracies.append(id_accuracy(outputs))
+        sizes.append(len(outputs))
+    values: dict[str, Any] = {"accuracy": accuracies[0], "agreement": None}
+    if sets.shifted:
+        values["full_spectrum_accuracy"] = float(np.average(accuracies, weights=sizes))
     if synthetic is not None:
         outputs = fetch_outputs(synthetic, {"logits"})
         agrees = (outputs.logits.argmax(1) == outputs.labels).double()

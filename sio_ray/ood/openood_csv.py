@@ -2,7 +2,8 @@
 
 There are two: its pipelines write `ood.csv` for each network and postprocessor, its script `eval_ood.py` a table of the
 mean and standard deviation over networks for each postprocessor. FPR@95 and AUPR_OUT have OOD as the positive class,
-AUPR_IN has ID. ACC is the network's ID accuracy, also where a postprocessor predicts other classes than the network.
+AUPR_IN has ID. ACC is the network's ID accuracy, also where a postprocessor predicts other classes than the network; of
+the full spectrum, its accuracy over ID test and covariate-shifted images together.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def write_openood_csv(folder: Folder, metrics: pd.DataFrame, id_accuracy: pd.Dat
     Args:
         folder: where to.
         metrics: as `protocol.summarise` takes them.
-        id_accuracy: arm, seed, accuracy (a fraction in [0, 1]); one row per network.
+        id_accuracy: arm, seed, accuracy (a fraction in [0, 1]), over what the scheme has among ID; one row per network.
         scheme: `ood`, or `fsood` for the full spectrum, as OpenOOD calls them.
 
     Raises:

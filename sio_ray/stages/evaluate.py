@@ -11,7 +11,7 @@ from typing import Any
 from sio_ray.cluster import check_resources, connect, limit_threads, value_of
 from sio_ray.config import Config, EvaluateConfig
 from sio_ray.errors import EvaluationError
-from sio_ray.evaluation.given import check_detectors, load_given, reads_given
+from sio_ray.evaluation.given import check_detectors, lacks_given, load_given
 from sio_ray.evaluation.overlap import Overlap, Pictures, find_overlaps
 from sio_ray.evaluation.schedule import Job, run_jobs
 from sio_ray.evaluation.scoring import ABOUT, PROJECTION, Parts, SharedSets, describe, project, score
@@ -21,7 +21,7 @@ from sio_ray.imageset import ImageSet
 from sio_ray.ood.detectors import DETECTORS, Sizes, build_detectors
 from sio_ray.pool.resources import PoolSize
 from sio_ray.progress import console, count_progress
-from sio_ray.stages.evaluated import evaluated_sets, subjects_of, suited, trained_on
+from sio_ray.stages.evaluated import LeftOut, evaluated_sets, subjects_of, suited, trained_on
 from sio_ray.stages.evaluation_results import METRICS_NAME, SCORES_NAME, Scored, write_results
 from sio_ray.stages.layout import evaluate_place
 from sio_ray.stages.method_results import join_results
@@ -49,7 +49,12 @@ def evaluate(config: Config) -> Outcome:
 def _evaluate(config: Config, work: Callable[[Path], dict[str, Any]], label: str) -> Outcome:
     place = evaluate_place(config)
     outputs = [METRICS_NAME, SCORES_NAME]
-    return run_once("evaluate", place.folder, place.identity, config, work, outputs=outputs, label=label)
+    outcome = run_once("evaluate", place.folder, place.identity, config, work, outputs=outputs, label=label)
+    shared = outcome.result.get("overlaps") if outcome.reused and config.evaluate.on_overlap == "stop" else None
+    if shared:  # found when they were to be warned of
+        first = shared[0]
+        raise _overlapping(f"{first['num_images']:,} images of {first['ood_set']} are in {first['other_set']} too")
+    return outcome
 
 
 def _work_by_methods(config: Config, folder: Path) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
     check_shared_storage(config, "evaluate")
     check_resources("evaluate", num_cpus=section.cpus_per_task, num_gpus=section.gpus_per_task)
     extraction: dict[str, Any] = {}
-    overlaps: list[Overlap] = []
+    overlaps: list[Overlap] | None = None  # where only features are given, nobody can look
     quality: dict[str, Any] = {}
     if section.outputs:
         scored = _given(section)
@@ -97,6 +102,7 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
 def _given(section: EvaluateConfig) -> list[Scored]:
     """Somebody else's features and logits; read again when their turn comes, as all together may be large."""
     scored = []
+    left_out = LeftOut()
     for arm, folders in section.outputs.items():
         for seed, uri in enumerate(folders):
             sets = load_given(uri)
@@ -105,10 +111,13 @@ def _given(section: EvaluateConfig) -> list[Scored]:
                 list(DETECTORS) if section.detectors == ("all",) else section.detectors, section.detector_options
             )
             if section.detectors == ("all",):
-                detectors = [each for each in detectors if reads_given(each, has_last_layer=has_last_layer)]
+                lacks = {each.name: lacks_given(each, has_last_layer=has_last_layer) for each in detectors}
+                left_out.lacking({name: need for name, need in lacks.items() if need is not None})
+                detectors = [each for each in detectors if lacks[each.name] is None]
             check_detectors(detectors, has_last_layer=has_last_layer)
-            names = [detector.name for detector in suited(detectors, Sizes.of(sets.train), section)]
+            names = [detector.name for detector in suited(detectors, Sizes.of(sets.train), section, left_out)]
             scored.append(Scored(arm, seed, tuple(names), partial(_share_given, uri, section)))
+    left_out.say()
     return scored
 
 
@@ -142,12 +151,14 @@ def _check_overlaps(extracted: Extracted, others: Mapping[str, Pictures], sectio
         pairs = ", ".join(f"{mine} is {theirs} there" for mine, theirs in overlap.examples)
         text = f"{overlap.num_images:,} images of {overlap.tested} are in {overlap.other} too (image_id {pairs})"
         if section.on_overlap == "stop":
-            raise EvaluationError(
-                f"{text}; a network that has seen them cannot be judged by them: leave them out, or set "
-                "evaluate.on_overlap=warn."
-            )
+            raise _overlapping(text)
         console.print(f"  warning: {text}", style="yellow", markup=False, soft_wrap=True)
     return found
+
+
+def _overlapping(what: str) -> EvaluationError:
+    remedy = "leave them out, or set evaluate.on_overlap=warn"
+    return EvaluationError(f"{what}; a network that has seen them cannot be judged by them: {remedy}.")
 
 
 def _score_all(scored: Sequence[Scored], section: EvaluateConfig, folder: Path) -> None:
@@ -178,7 +189,7 @@ def _prepare(
         name: partial(ray.remote(**run)(score).remote, name, sets, section, parts) for name in missing
     }
     if ABOUT in missing:
-        tasks[ABOUT] = partial(ray.remote(num_cpus=1)(describe).remote, sets.test, network.share_synthetic(), parts)
+        tasks[ABOUT] = partial(ray.remote(num_cpus=1)(describe).remote, sets, network.share_synthetic(), parts)
     if PROJECTION in missing:
         cpus = section.cpus_per_task
         tasks[PROJECTION] = partial(ray.remote(num_cpus=cpus)(project).remote, sets, section, parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sio_ray.evaluation.references import members_in
 from sio_ray.evaluation.subjects import EvaluatedSets, Subject
 from sio_ray.imageset import ImageSet
 from sio_ray.ood.detectors import Detector, Sizes
-from sio_ray.ood.detectors.reading import choose_detectors
+from sio_ray.ood.detectors.reading import choose_detectors, unsuited
 from sio_ray.ood.extract import last_layer_of
 from sio_ray.ood.protocol import suitable_settings
 from sio_ray.progress import console
@@ -75,6 +75,7 @@ def subjects_of(config: Config, sets: EvaluatedSets) -> list[Subject]:
     section, train = config.evaluate, ImageSet(sets.train)
     info = train.info
     subjects: list[Subject] = []
+    left_out = LeftOut()
     for named in _networks(config):
         checked = check_references(named.references, info, download=section.download)
         references = tuple(each.reference for each in checked)
@@ -87,6 +88,8 @@ def subjects_of(config: Config, sets: EvaluatedSets) -> list[Subject]:
         with torch.no_grad():
             num_features = network.features(torch.zeros(1, *info.image_shape)).shape[1]
         sizes = Sizes(len(train), num_features, info.num_classes)
+        if "all" in section.detectors:
+            left_out.lacking(unsuited(network))
         subjects.append(
             Subject(
                 arm=named.arm,
@@ -95,16 +98,46 @@ def subjects_of(config: Config, sets: EvaluatedSets) -> list[Subject]:
                 sha256=sha256,
                 last_layer=last_layer_of(network),
                 detectors=suited(
-                    choose_detectors(section.detectors, section.detector_options, network), sizes, section
+                    choose_detectors(section.detectors, section.detector_options, network), sizes, section, left_out
                 ),
                 folder=str(config.run_dir / f"outputs-{fingerprint({'network': sha256})}"),
             )
         )
+    left_out.say()
     return subjects
 
 
-def suited(detectors: Iterable[Detector], sizes: Sizes, section: EvaluateConfig) -> tuple[Detector, ...]:
-    """The detectors that can work; of `all`, those that cannot are named and left out.
+class LeftOut:
+    """The detectors that `all` leaves out, each named once however many networks it does not suit."""
+
+    def __init__(self) -> None:
+        self._lacking: dict[str, str] = {}
+        self._refused: dict[str, None] = {}
+
+    def lacking(self, needs: Mapping[str, str]) -> None:
+        """Detectors, with what they need and there is not."""
+        self._lacking |= needs
+
+    def refused(self, why: str) -> None:
+        """A detector whose options do not fit, in words."""
+        self._refused[why] = None
+
+    def say(self) -> None:
+        """Print them, those that need the same in one line."""
+        for need in dict.fromkeys(self._lacking.values()):
+            names = [name for name, other in self._lacking.items() if other == need]
+            self._print(f"for want of {need}: {', '.join(names)}")
+        for why in self._refused:
+            self._print(why)
+
+    def _print(self, what: str) -> None:
+        console.print(f"  left out: {what}", style="dim", markup=False, soft_wrap=True)
+
+
+def suited(
+    detectors: Iterable[Detector], sizes: Sizes, section: EvaluateConfig, left_out: LeftOut
+) -> tuple[Detector, ...]:
+    """The detectors that can work; of `all`, those that cannot are left out.
 
     Raises:
         EvaluationError: one that was asked for by name cannot work.
@@ -117,7 +150,7 @@ def suited(detectors: Iterable[Detector], sizes: Sizes, section: EvaluateConfig)
         except EvaluationError as error:
             if "all" not in section.detectors:
                 raise
-            console.print(f"  left out: {error}", style="dim", markup=False, soft_wrap=True)
+            left_out.refused(str(error))
     return tuple(usable)
 
 

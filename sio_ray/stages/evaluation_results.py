@@ -71,7 +71,7 @@ def write_results(
     folder: Path,
     quality: dict[str, Any],
     extraction: dict[str, Any],
-    overlaps: Sequence[Overlap],
+    overlaps: Sequence[Overlap] | None,
 ) -> dict[str, Any]:
     """Put the parts of all networks into the few files that people read.
 
@@ -80,7 +80,7 @@ def write_results(
         folder: of the evaluation.
         quality: of the synthetic set.
         extraction: what the passes over the images took.
-        overlaps: test images that were trained on.
+        overlaps: test images that were trained on; None if nobody looked.
 
     Returns:
         The result of the stage.
@@ -97,30 +97,38 @@ def write_results(
     result: dict[str, Any] = {"summary": records_of(summarise(metrics)), "id_accuracy": rows["id_accuracy"]}
     if rows["full_spectrum"]:
         full_spectrum = pd.DataFrame(rows["full_spectrum"])
-        write_openood_csv(csv_folder, full_spectrum, accuracies, scheme="fsood")
+        write_openood_csv(csv_folder, full_spectrum, pd.DataFrame(rows["full_spectrum_accuracy"]), scheme="fsood")
         result["full_spectrum"] = records_of(summarise(full_spectrum))
     result |= {
         "quality": quality,
         "failed": failed,
         "extraction": extraction,
-        "overlaps": [
-            {"ood_set": overlap.tested, "other_set": overlap.other, "num_images": overlap.num_images}
-            for overlap in overlaps
-        ],
+        "overlaps": None if overlaps is None else [_overlap_row(overlap) for overlap in overlaps],
     }
     text = json.dumps({**rows, **result, "full_spectrum_rows": rows["full_spectrum"]}, indent=1)
     storage.write_bytes(METRICS_NAME, (text + "\n").encode())
     return result
 
 
+def _overlap_row(overlap: Overlap) -> dict[str, Any]:
+    return {"ood_set": overlap.tested, "other_set": overlap.other, "num_images": overlap.num_images}
+
+
 def _rows(scored: Sequence[Scored], folder: Path, failed: Collection[str]) -> dict[str, list[dict[str, Any]]]:
     """The tables of `metrics.json`: one row per network, detector, and what else the table is about."""
     rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("metrics", "full_spectrum", "settings", "sweeps", "costs", "id_accuracy")
+        name: []
+        for name in (
+            *("metrics", "full_spectrum", "settings", "sweeps", "costs"),
+            *("id_accuracy", "full_spectrum_accuracy"),
+        )
     }
     for network in scored:
         parts, keys = network.parts(folder), {"arm": network.arm, "seed": network.seed}
-        rows["id_accuracy"].append({**keys, "accuracy": parts.read(ABOUT)["accuracy"]})
+        about = parts.read(ABOUT)
+        rows["id_accuracy"].append({**keys, "accuracy": about["accuracy"]})
+        if "full_spectrum_accuracy" in about:
+            rows["full_spectrum_accuracy"].append({**keys, "accuracy": about["full_spectrum_accuracy"]})
         for detector in network.without(failed):
             part, of_detector = parts.read(detector), {**keys, "detector": detector}
             for name in ("metrics", "full_spectrum"):

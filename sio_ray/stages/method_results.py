@@ -17,7 +17,7 @@ from sio_ray.imageset.storage import Folder
 from sio_ray.methods import METHODS
 from sio_ray.ood.openood_csv import write_openood_csv
 from sio_ray.ood.summary import summarise
-from sio_ray.reading import parse_json_object
+from sio_ray.reading import parse_json_object, reason_of
 from sio_ray.stages.evaluation_results import METRICS_NAME, OPENOOD_NAME, PROJECTION_NAME, SCORES_NAME, records_of
 from sio_ray.stages.trainings import Training
 
@@ -53,10 +53,10 @@ def join_results(parts: Sequence[tuple[Training, Path]], folder: Path) -> dict[s
     )
     csv_folder = Folder(str(folder)).subfolder(OPENOOD_NAME)
     for methods, part in measured:
-        accuracies = pd.DataFrame(part["id_accuracy"])
-        for name, scheme in (("metrics", "ood"), ("full_spectrum_rows", "fsood")):
+        tables = (("metrics", "id_accuracy", "ood"), ("full_spectrum_rows", "full_spectrum_accuracy", "fsood"))
+        for name, accuracy, scheme in tables:
             if found := _renamed(methods, part, name):
-                write_openood_csv(csv_folder, pd.DataFrame(found), accuracies, scheme=scheme)
+                write_openood_csv(csv_folder, pd.DataFrame(found), pd.DataFrame(part[accuracy]), scheme=scheme)
     _join_scores([(training.methods, part / SCORES_NAME) for training, part in parts], folder)
     shutil.copyfile(parts[0][1] / PROJECTION_NAME, folder / PROJECTION_NAME)
     result: dict[str, Any] = {
@@ -79,9 +79,14 @@ def join_results(parts: Sequence[tuple[Training, Path]], folder: Path) -> dict[s
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return parse_json_object(path.read_bytes())
+        part = parse_json_object(path.read_bytes())
+        if part.get("full_spectrum_rows") and "full_spectrum_accuracy" not in part:
+            raise ValueError("of an older version")
+        return part
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} cannot be read; delete {path.parent} and run the same command again.") from error
+        raise EvaluationError(
+            f"{path} cannot be read ({reason_of(error)}); delete {path.parent} and run the same command again."
+        ) from error
 
 
 def _renamed(methods: Mapping[str, str], part: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

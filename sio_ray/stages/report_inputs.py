@@ -36,8 +36,8 @@ from sio_ray.stages.report_pictures import class_grids, mistakes, ood_grids
 from sio_ray.stages.report_searches import searches_of
 from sio_ray.stages.trainings import trainings
 
-#: Of each row of `metrics.json`.
-_KEYS = {"arm", "seed", "detector", "group", "ood_set", *METRICS}
+#: Of each row of `metrics.json`; older ones have no FPR at 95 % of ID.
+_KEYS = {"arm", "seed", "detector", "group", "ood_set", *METRICS} - {"fpr_at_95_id_tpr"}
 
 
 @dataclass(frozen=True)

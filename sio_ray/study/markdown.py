@@ -143,7 +143,8 @@ def _ablation_table(column: str, rows: Sequence[AblationRow]) -> Iterator[str]:
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
     for row in rows:
         if row.cells is None:
-            yield f"| {row.label} | not run |" + " |" * 7
+            why = f"not to compare: no figure of {', '.join(row.lacking)}" if row.lacking else "not run"
+            yield f"| {row.label} | {why} |" + " |" * 7
             continue
         near, far, accuracy = (row.cells[key] for key in (_NEAR, _FAR, _ACCURACY))
         values = [*_means(near), _spread(near), *_means(far), _spread(far), *_means(accuracy)]

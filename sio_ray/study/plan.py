@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sio_ray.config import Config, load_config, with_overrides
 from sio_ray.errors import ConfigError
+from sio_ray.methods import PAPER_METHODS
 from sio_ray.reading import parse_yaml, reason_of
 from sio_ray.stages.layout import fitted_generator, train_runs
 from sio_ray.stages.train import checkpoint_name
@@ -144,7 +145,11 @@ def config_of(study: Study, path: Path, overrides: Sequence[str]) -> Config:
         ConfigError: it is not valid.
     """
     beside = path.parent / study.config
-    return load_config(str(beside) if beside.is_file() else study.config, overrides)
+    config = load_config(str(beside) if beside.is_file() else study.config, overrides)
+    if not set(config.method_names) & set(PAPER_METHODS):
+        rule = "of the paper's table in a study, as its result is their mean"
+        raise ConfigError("methods", rule, list(config.methods), "give e.g. methods=[paper]")
+    return config
 
 
 def config_at(point: Point, study: Study, config: Config) -> Config:

@@ -39,11 +39,13 @@ class AblationRow:
 
     Attributes:
         label: of the point.
-        cells: as in `MethodRow`; None where the point has not been run.
+        cells: as in `MethodRow`; None where the point has not been run, or not all methods could be evaluated.
+        lacking: titles of the methods that could not.
     """
 
     label: str
     cells: dict[tuple[str, str], Paired | None] | None
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,13 @@ def _ablation_rows(ablation: Ablation, study: Study, config: Config) -> tuple[Ab
     rows = []
     for point in ablation.points:
         at = config_at(point, study, config)
-        done = read_record(evaluate_place(at).folder) is not None
-        rows.append(AblationRow(point.label, cells_of(read_evaluation(source_of(at)), methods) if done else None))
+        if read_record(evaluate_place(at).folder) is None:
+            rows.append(AblationRow(point.label, None))
+            continue
+        data = read_evaluation(source_of(at))
+        # A mean over the others would be of another thing than its neighbours are.
+        lacking = tuple(METHODS[name].title for name in methods if name not in set(data.metrics["detector"]))
+        rows.append(AblationRow(point.label, None if lacking else cells_of(data, methods), lacking))
     return tuple(rows)
 
 

@@ -22,6 +22,7 @@ from sio_ray.stages.evaluate import _check_overlaps
 from sio_ray.stages.evaluated import evaluated_sets, subjects_of, trained_on
 from sio_ray.stages.preflight import check
 from sio_ray.stages.prepared_sets import PreparedSets
+from sio_ray.stages.record import RECORD_NAME
 
 # The first test of each process waits until one of them has made the finished run.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -157,6 +158,10 @@ def test_given_features_have_the_figures_of_their_network(finished, tmp_path):
     far_rows = standard["ood_set"] == far.stem
     assert (spectrum[far_rows]["auroc"] < standard[far_rows]["auroc"]).all()
     assert list(folder.glob("openood/**/fsood/*.csv"))
+    assert full["overlaps"] is None, "of features nobody can say"
+    with np.load(tmp_path / "test.npz") as test:
+        right = np.r_[test["logits"].argmax(1) == test["labels"], shifted["logits"].argmax(1) == 0]
+    assert full["full_spectrum_accuracy"][0]["accuracy"] == pytest.approx(right.mean())
 
 
 def test_a_full_spectrum_that_is_not_there_is_refused(finished):
@@ -188,6 +193,22 @@ def test_test_images_that_were_trained_on_are_counted_and_named(finished, tmp_pa
         f"{text}; a network that has seen them cannot be judged by them: leave them out, or set "
         "evaluate.on_overlap=warn."
     )
+
+
+def test_what_was_warned_of_stops_a_later_run_that_shall_not_pass_it(finished):
+    overrides, _, _ = finished
+    _, folder = evaluate(overrides, QUICK)
+    record = json.loads((folder / RECORD_NAME).read_text())
+    assert record["result"]["overlaps"] == []
+    evaluate(overrides, QUICK, "evaluate.on_overlap=stop")
+    row = {"ood_set": "near/test/letters", "other_set": "id/train", "num_images": 1200}
+    (folder / RECORD_NAME).write_text(json.dumps({**record, "result": {**record["result"], "overlaps": [row]}}))
+    try:
+        evaluate(overrides, QUICK)
+        with pytest.raises(EvaluationError, match=r"^1,200 images of near/test/letters are in id/train too; a network"):
+            evaluate(overrides, QUICK, "evaluate.on_overlap=stop")
+    finally:
+        (folder / RECORD_NAME).write_text(json.dumps(record))
 
 
 def test_the_commands_of_the_docs_run(finished, tmp_path, monkeypatch):

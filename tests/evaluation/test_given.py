@@ -225,11 +225,15 @@ BROKEN = {
     ),
     "NaN": (
         {"near/b": {"features": np.where(np.arange(8)[:, None] == 6, np.nan, np.zeros((8, D))).astype("f4")}},
-        "near/b.npz: features must be finite, got NaN or infinity in row 6; look at that image.",
+        "near/b.npz: features must be finite in float32, got NaN or infinity in row 6; look at that image.",
     ),
     "infinity": (
         {"val": {"logits": np.where(np.arange(12)[:, None] == 0, -np.inf, np.zeros((12, C))).astype("f4")}},
-        "val.npz: logits must be finite, got NaN or infinity in row 0; look at that image.",
+        "val.npz: logits must be finite in float32, got NaN or infinity in row 0; look at that image.",
+    ),
+    "what float32 cannot hold": (
+        {"near/b": {"features": np.where(np.arange(8)[:, None] == 6, 1e39, np.zeros((8, D)))}},
+        "near/b.npz: features must be finite in float32, got NaN or infinity in row 6; look at that image.",
     ),
     "features of another network": (
         {"far/c": {"features": np.zeros((6, D + 1), "f4")}},

@@ -29,6 +29,7 @@ from sio_ray.ood.detectors.she import SHE
 from sio_ray.ood.detectors.vim import ViM
 from sio_ray.ood.metrics import ood_metrics
 from sio_ray.ood.outputs import LastLayer, NetworkOutputs
+from sio_ray.ood.protocol import suitable_settings
 
 Array = npt.NDArray[np.float64]
 
@@ -302,6 +303,17 @@ def test_vims_alpha_brings_the_residual_of_the_training_set_to_its_largest_logit
 )
 def test_default_dim_is_that_of_the_authors(num_features: int, dim: int) -> None:
     assert default_dim(num_features) == dim
+
+
+@pytest.mark.parametrize("name", ["vim", "residual"])
+def test_a_space_of_as_many_dimensions_as_images_is_refused_and_a_sweep_takes_the_others(name: str) -> None:
+    detector, sizes = DETECTORS[name](), Sizes(num_train=600, num_features=2048, num_classes=10)
+    assert detector.refusal(sizes) == "dim must be less than the number of training images, 600, got 1000"
+    if name == "vim":
+        assert suitable_settings(detector, sizes, sweep=True) == [{"dim": 256}]
+    train, val, last_layer = made_up(torch.randn(20, 32, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(EvaluationError, match=r"dim must be less than the number of training images, 20, got 24"):
+        detector.with_setting({"dim": 24}).fit(train, val, last_layer).score(train)
 
 
 @pytest.mark.parametrize("name", ["vim", "residual"])

@@ -223,6 +223,14 @@ def test_names_in_any_script_render(data):
     assert name in Page(render_report(make_data(metrics=data.metrics.replace({"detector": {"knn": name}})))).words
 
 
+def test_options_are_said_to_be_chosen_only_where_they_were(data):
+    assert "with the options that were best on validation sets" in words(data)
+    default = [{"arm": "sio", "seed": 0, "detector": "knn", "setting": {}, "val_auroc": None}]
+    text = words(make_data(settings=default, sweeps=[]))
+    assert "with default or given options" in text
+    assert "validation sets" not in text
+
+
 @pytest.mark.parametrize("arm", ["baseline", "sio"])
 def test_one_arm_renders_and_says_so(arm):
     data = make_data(arms=(arm,))

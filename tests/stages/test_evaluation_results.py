@@ -74,6 +74,28 @@ def test_what_fails_for_one_network_is_left_out_for_all(tmp_path):
     assert (tmp_path / "openood/baseline/ood/msp.csv").is_file()
 
 
+def test_the_full_spectrums_csv_has_the_accuracy_over_all_that_is_id_there(tmp_path):
+    network = scored("sio", ("msp",))
+    leave_parts(network, tmp_path, agreement=None)
+    parts = network.parts(tmp_path)
+    parts.write(ABOUT, {"accuracy": 0.9, "agreement": None, "full_spectrum_accuracy": 0.8})
+    left = parts.read("msp")
+    parts.folder.write_bytes("msp.json", json.dumps({**left, "full_spectrum": left["metrics"]}).encode())
+    write_results([network], tmp_path, {}, {}, [])
+    last = {
+        scheme: (tmp_path / f"openood/sio_msp/s0/{scheme}/ood.csv").read_text().split()[-1].split(",")[-1]
+        for scheme in ("ood", "fsood")
+    }
+    assert last == {"ood": "90.00", "fsood": "80.00"}
+
+
+def test_where_nobody_looked_for_shared_images_none_are_denied(tmp_path):
+    network = scored("sio", ("msp",))
+    leave_parts(network, tmp_path, agreement=None)
+    assert write_results([network], tmp_path, {}, {}, None)["overlaps"] is None
+    assert write_results([network], tmp_path, {}, {}, [])["overlaps"] == []
+
+
 def test_label_agreement_is_the_mean_over_networks_and_none_for_a_class_without_images(tmp_path):
     networks = [scored("baseline"), Scored("baseline", 1, ("msp", "knn"), lambda: pytest.fail("all parts are there"))]
     for network, right in zip(networks, (0.5, 1.0), strict=True):

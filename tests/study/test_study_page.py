@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from study_samples import leave_evaluation
 from sio_ray.commands.study import study as study_command
 from sio_ray.errors import ConfigError, StageError
 from sio_ray.methods import METHODS
+from sio_ray.stages.evaluation_results import METRICS_NAME
 from sio_ray.stages.layout import (
     evaluate_place,
     fitted_generator,
@@ -19,6 +21,7 @@ from sio_ray.stages.layout import (
     train_runs,
 )
 from sio_ray.stages.train import checkpoint_name
+from sio_ray.study.markdown import to_markdown
 from sio_ray.study.plan import config_at, config_of, read_study
 from sio_ray.study.results import results_of
 
@@ -132,6 +135,30 @@ def test_the_page_says_what_was_found_and_what_was_not_run(planned, tmp_path, mo
     before = text
     study_command(path, overrides, page, pictures, only_write=True)
     assert page.read_text() == before
+
+
+def test_a_point_without_one_of_the_methods_is_not_compared(planned):
+    _, study, config, _ = planned
+    leave_evaluation(config, 0.04)
+    point = config_at(study.ablations[0].points[1], study, config)
+    leave_evaluation(point, -0.02)
+    path = evaluate_place(point).folder / METRICS_NAME
+    measured = json.loads(path.read_text())
+    measured["metrics"] = [row for row in measured["metrics"] if row["detector"] != "knn"]
+    path.write_text(json.dumps(measured))
+    results = results_of(study, config)
+    row = results.ablations[0][1][1]
+    assert (row.cells, row.lacking) == (None, ("KNN",))
+    assert "| 0.5 | not to compare: no figure of KNN | | | | | | | |" in to_markdown(results, {}, "sio-ray study")
+
+
+@pytest.mark.parametrize("methods", ["[]", "[grad_norm]"])
+def test_a_study_needs_a_method_of_the_papers_mean(planned, methods):
+    path, study, _, _ = planned
+    with pytest.raises(
+        ConfigError, match=r"^methods must be of the paper's table in a study, as its result is their m"
+    ):
+        config_of(study, path, [f"methods={methods}"])
 
 
 def test_without_its_table_a_study_says_what_to_run(planned):

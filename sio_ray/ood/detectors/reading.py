@@ -21,6 +21,12 @@ def lack(detector: Detector, network: ScoredNetwork) -> str | None:
     return next((need for probe in detector.probes() if (need := probe.refusal(network)) is not None), None)
 
 
+def unsuited(network: ScoredNetwork) -> dict[str, str]:
+    """What a network lacks for each detector that does not suit it, by name: those that `all` leaves out."""
+    lacks = ((detector.name, lack(detector, network)) for detector in build_detectors(list(DETECTORS)))
+    return {name: lacked for name, lacked in lacks if lacked is not None}
+
+
 def choose_detectors(
     names: Sequence[str],
     options: Mapping[str, Mapping[str, Any]] | None,

@@ -43,7 +43,7 @@ class Residual(Detector):
 
     def refusal(self, sizes: Sizes) -> str | None:
         """See `Detector.refusal`."""
-        return dim_refusal(self._dim(sizes.num_features), sizes.num_features)
+        return dim_refusal(self._dim(sizes.num_features), sizes.num_features, sizes.num_train)
 
     def fit(self, train: NetworkOutputs, val: NetworkOutputs, last_layer: LastLayer | None) -> Self:
         """See `Detector.fit`; finds the directions.

@@ -24,11 +24,19 @@ def default_dim(num_features: int) -> int:
     return 512 if num_features >= 768 else num_features // 2
 
 
-def dim_refusal(dim: int, num_features: int) -> str | None:
-    """Why a dimension of the principal space does not suit; None if it does."""
-    if dim < num_features:
-        return None
-    return f"dim must be less than the feature dimension, {num_features}, got {dim}"
+def dim_refusal(dim: int, num_features: int, num_train: int | None = None) -> str | None:
+    """Why a dimension of the principal space does not suit; None if it does.
+
+    Args:
+        dim: of the space.
+        num_features: D.
+        num_train: N, where something of the training set must be left beside the space: N images span no more than N.
+    """
+    if dim >= num_features:
+        return f"dim must be less than the feature dimension, {num_features}, got {dim}"
+    if num_train is not None and dim >= num_train:
+        return f"dim must be less than the number of training images, {num_train}, got {dim}"
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +48,14 @@ class ResidualSpace:
         directions: (D, D) float64, eigenvectors of mean (x - u)(x - u)^T in columns, their eigenvalues ascending.
         mean_norms: (D,) float64; at j, the mean residual norm of the training set if directions 0 to j are residual.
         scale: root mean square of ||x - u||.
+        num_train: images of the training set.
     """
 
     origin: Tensor
     directions: Tensor
     mean_norms: Tensor
     scale: float
+    num_train: int
 
     @classmethod
     def of(cls, features: Tensor, last_layer: LastLayer, device: torch.device) -> Self:
@@ -61,7 +71,7 @@ class ResidualSpace:
         norm_sums = torch.zeros_like(origin)
         for (rows,) in blocks(features, device=device):
             norm_sums += _cumulated_norms((rows - origin) @ directions).sum(dim=0)
-        return cls(origin, directions, norm_sums / len(features), second_moment.trace().sqrt().item())
+        return cls(origin, directions, norm_sums / len(features), second_moment.trace().sqrt().item(), len(features))
 
     def mean_norm(self, dim: int, *, detector: str) -> float:
         """Mean residual norm of the training set beside a principal space of `dim` dimensions.
@@ -70,7 +80,7 @@ class ResidualSpace:
             EvaluationError: no direction is left beside it (OpenOOD's ViM is NaN then), or only rounding.
         """
         num_features = len(self.origin)
-        refusal = dim_refusal(dim, num_features)
+        refusal = dim_refusal(dim, num_features, self.num_train)
         if refusal is not None:
             raise EvaluationError(f"evaluate.detector_options.{detector}.{refusal}; give a smaller dim.")
         mean_norm = self.mean_norms[num_features - dim - 1].item()

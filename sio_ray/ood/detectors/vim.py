@@ -51,7 +51,7 @@ class ViM(Detector):
 
     def refusal(self, sizes: Sizes) -> str | None:
         """See `Detector.refusal`."""
-        return dim_refusal(self._dim(sizes.num_features), sizes.num_features)
+        return dim_refusal(self._dim(sizes.num_features), sizes.num_features, sizes.num_train)
 
     def fit(self, train: NetworkOutputs, val: NetworkOutputs, last_layer: LastLayer | None) -> Self:
         """See `Detector.fit`; finds the origin, the directions, and the mean residual norms for every dim.
