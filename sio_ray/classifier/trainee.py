@@ -131,6 +131,8 @@ class ClassifierTrainee:
                     loss = self._world_size * self._parallel(piece, self._real_weight(step), context)
                 loss.backward()
             total += loss.detach()
+        for parameter in self._objective.algorithm.resting(context):
+            parameter.grad = None
         if config.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(self._objective.parameters(), config.gradient_clip_norm)
         self._optimizer.step()

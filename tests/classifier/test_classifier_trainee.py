@@ -292,6 +292,22 @@ def test_the_cosine_numerator_of_g_odin_is_exempt_from_weight_decay(architecture
     assert sorted(together) == sorted({id(p) for p in trainee._objective.parameters()})
 
 
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_what_vos_learns_itself_rests_until_it_starts(architecture, digits, micro_batches):
+    """Weight decay over a long run would leave nothing of its weights, and energies of a class whose weight is 0."""
+    change = {"algorithm": "vos", "weight_decay": 0.5, "micro_batches": micro_batches, "num_steps": 10}
+    trainee = trainee_of(architecture, digits, config=CONFIG.model_copy(update=change))
+    own = dict(trainee._objective.algorithm.named_parameters())
+    before = {name: value.detach().clone() for name, value in own.items()}
+    for step in range(4):  # 40 % of the run
+        trainee.step(step)
+        assert all(torch.equal(value, before[name]) for name, value in own.items())
+    state = trainee.state()
+    trainee.load_state(state)
+    trainee.step(4)
+    assert not any(torch.equal(value, before[name]) for name, value in own.items())
+
+
 def test_validation_is_dealt_out_to_workers_without_loss_or_repeat(architecture, digits):
     """Alone, a worker's sums are its own; together they are those of one worker."""
     whole = trainee_of(architecture, digits).measure()

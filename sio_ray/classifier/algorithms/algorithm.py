@@ -94,6 +94,10 @@ class Algorithm(nn.Module, ABC):
         """Parameters of the classifier, or the algorithm's own, that weight decay leaves alone."""
         return []
 
+    def resting(self, context: StepContext) -> list[nn.Parameter]:
+        """Parameters that a step leaves as they are: neither momentum nor weight decay moves them."""
+        return []
+
     def cross_entropy(self, logits: Tensor, batch: MixedBatch) -> Tensor:
         """(B,) cross-entropy in nats with labels, or with what they became by mixing."""
         targets = batch.labels if batch.targets is None else batch.targets

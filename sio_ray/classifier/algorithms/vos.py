@@ -91,10 +91,16 @@ class VOS(Algorithm):
 
     def mix(self, batch: MixedBatch, context: StepContext) -> MixedBatch:
         """See `Algorithm`; draws the virtual outliers of the step, the same in all workers."""
-        has_started = context.step >= max(1, self.options.start_share * context.num_steps)
-        self._outliers = self._draw(context.generator("virtual outliers")) if has_started else None
+        self._outliers = self._draw(context.generator("virtual outliers")) if self._has_started(context) else None
         self._pieces, self._num_to_come = [], len(batch.labels)
         return batch
+
+    def resting(self, context: StepContext) -> list[nn.Parameter]:
+        """See `Algorithm`; weight decay over all the steps before the start would leave nothing of the weights."""
+        return [] if self._has_started(context) else list(self.parameters())
+
+    def _has_started(self, context: StepContext) -> bool:
+        return context.step >= max(1, self.options.start_share * context.num_steps)
 
     def losses(self, classifier: Classifier, batch: MixedBatch, context: StepContext) -> Losses:
         """See `Algorithm`; the last piece of a batch puts all its features into the queues."""
