@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sio_ray.errors import ImageSetError, ResourceError
+from sio_ray.imageset.files import open_shard
 from sio_ray.imageset.manifest import Manifest, ShardEntry
 from sio_ray.imageset.pictures import UInt8Array
 from sio_ray.imageset.schema import ImageSetInfo
@@ -37,7 +38,7 @@ class ImageArrays:
         return len(self.labels)
 
     def first(self, count: int) -> ImageArrays:
-        """The images with the `count` lowest ids; balanced over classes in a synthetic set."""
+        """The images with the `count` lowest ids; balanced over classes in a set that `generate` drew."""
         return ImageArrays(self.images[:count], self.labels[:count], self.image_ids[:count])
 
 
@@ -104,6 +105,23 @@ class ImageSet:
                 f"{where} has {len(labels)} rows, its manifest says {shard.num_images}; write the set again."
             )
         return ImageArrays(images, labels, image_ids)
+
+    def read_labels(self, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """The labels without the pictures, (N,) int64.
+
+        Args:
+            limit: only those of the `limit` lowest ids.
+
+        Raises:
+            ImageSetError: a shard is missing, or is none.
+        """
+        count, found = self.count(limit), [np.empty(0, dtype=np.int64)]
+        for shard in self.manifest.shards:
+            if sum(map(len, found)) >= count:
+                break
+            with open_shard(self.folder, shard.name) as parquet:
+                found.append(parquet.read(["label"]).column(0).to_numpy())
+        return np.concatenate(found)[:count]
 
     def shards(self) -> Iterator[ImageArrays]:
         """Decode one shard after the other; memory stays that of one shard."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.stats import chisquare
+
 from sio_ray.classifier.algorithms import check_algorithm
 from sio_ray.classifier.augment import Augmentation
 from sio_ray.classifier.networks import check_network
@@ -15,6 +18,9 @@ from sio_ray.imageset import ImageSet
 from sio_ray.stages.layout import Arm, generate_place, synthetic_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import require
+
+#: A probability below which counts of classes are of no mixed order.
+_BEYOND_DOUBT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def open_training_sets(config: Config, needed_by: str, *, with_synthetic: bool) 
         real=real,
         val=prepared.open("id/val"),
         synthetic=synthetic,
-        num_synthetic=synthetic_images(section, real, synthetic) if synthetic else 0,
+        num_synthetic=synthetic_images(config, real, synthetic) if synthetic else 0,
         outliers=further.get("outliers"),
         mixing=further.get("mixing"),
     )
@@ -125,7 +131,8 @@ def _open_synthetic(config: Config, real: ImageSet, needed_by: str) -> ImageSet:
     empty = [theirs.class_names[c] for c, count in enumerate(synthetic.manifest.class_counts) if count == 0]
     if empty:
         raise ImageSetError(
-            f"{synthetic} has no image of class {', '.join(empty)}; draw more, with generate.synthetic_ratio."
+            f"{synthetic} has no image of class {', '.join(empty)}; "
+            f"{_more(config, ours.num_classes, ours.num_classes / len(real))}."
         )
     return synthetic
 
@@ -138,12 +145,24 @@ def _check_shape(other: ImageSet, real: ImageSet, remedy: str) -> None:
         )
 
 
-def synthetic_images(section: TrainConfig, real: ImageSet, synthetic: ImageSet) -> int:
+def synthetic_images(config: Config, real: ImageSet, synthetic: ImageSet) -> int:
     """How many synthetic images `train.synthetic_ratio`, or its ramp, asks for at the most: those of the lowest ids.
 
     Raises:
-        ConfigError: more than there are, or none although their weight is not 0.
+        ConfigError: more than there are, none although their weight is not 0, or a part of a given set that is in the
+            order of its classes.
     """
+    wanted = _asked_for(config, real, synthetic)
+    if config.train.synthetic_set is not None:
+        ramp = config.train.synthetic_ratio_ramp
+        parts = {wanted, *(round(value * len(real)) for _, value in (ramp.values if ramp else ()))}
+        for part in sorted(parts - {0}):
+            _check_mixed(synthetic, part)
+    return wanted
+
+
+def _asked_for(config: Config, real: ImageSet, synthetic: ImageSet) -> int:
+    section = config.train
     ratio, ramp = section.synthetic_ratio, section.synthetic_ratio_ramp
     if ratio is None and (ramp is None or max(value for _, value in ramp.values) <= len(synthetic) / len(real)):
         return len(synthetic)
@@ -157,7 +176,7 @@ def synthetic_images(section: TrainConfig, real: ImageSet, synthetic: ImageSet) 
             field,
             f"at most {len(synthetic) / len(real):.4g} ({len(synthetic)} images in {synthetic})",
             most,
-            f"draw more with generate.synthetic_ratio={most:g}, or lower it",
+            f"{_more(config, wanted, most)}, or lower it",
         )
     if wanted == 0 and section.batch_share < 1:
         raise ConfigError(
@@ -167,3 +186,32 @@ def synthetic_images(section: TrainConfig, real: ImageSet, synthetic: ImageSet) 
             "raise it, or train with train.arms=[baseline]",
         )
     return wanted
+
+
+def _more(config: Config, num_images: int, ratio: float) -> str:
+    """How to get so many synthetic images."""
+    if config.train.synthetic_set is not None:
+        return "give a set with more"
+    if config.generate.num_images is not None:
+        return f"draw more with generate.num_images={num_images}"
+    return f"draw more with generate.synthetic_ratio={ratio:g}"
+
+
+def _check_mixed(synthetic: ImageSet, num_images: int) -> None:
+    """Refuse to train on a part of a set that is in the order of its classes; what `generate` drew never is.
+
+    Raises:
+        ConfigError: the classes of the part are not those of the whole, as a chi-squared test tells beyond doubt.
+    """
+    counts = np.array(synthetic.manifest.class_counts)
+    found = np.bincount(synthetic.read_labels(num_images), minlength=len(counts))
+    if chisquare(found, counts * (num_images / counts.sum())).pvalue < _BEYOND_DOUBT:
+        few = ", ".join(
+            f"{found[c]} of class {synthetic.info.class_names[c]}" for c in np.argsort(found, kind="stable")[:2]
+        )
+        raise ConfigError(
+            "train.synthetic_set",
+            f"of mixed classes where a ratio takes a part of it (its first {num_images} images hold {few})",
+            str(synthetic),
+            "leave out train.synthetic_ratio, or import the set from folders, which mixes them",
+        )

@@ -142,8 +142,9 @@ def test_a_set_to_image_folders_and_back_gives_the_same_pictures(
     order = np.argsort(arrays.labels, kind="stable")
     assert back.info.class_names == image_set.info.class_names
     assert back.info.image_shape == shape
-    assert np.array_equal(back.read().images, arrays.images[order])
-    assert np.array_equal(back.read().labels, arrays.labels[order])
+    again = back.read()
+    assert np.array_equal(again.images[np.argsort(again.labels, kind="stable")], arrays.images[order])
+    assert np.array_equal(np.sort(again.labels), arrays.labels[order])
 
 
 def save(path: Path, *size: int, mode: str = "RGB", **options: Any) -> Path:
@@ -168,11 +169,11 @@ def test_pictures_of_any_size_and_kind_are_brought_to_one(tmp_path: Path) -> Non
     image_set = ImageSet(tmp_path / "set")
     assert image_set.info.class_names == ("a", "b")
     arrays = image_set.read()
-    assert (arrays.images.shape, arrays.labels.tolist()) == ((6, 3, 32, 32), [0, 0, 0, 0, 1, 1])
+    assert (arrays.images.shape, arrays.labels.tolist()) == ((6, 3, 32, 32), [0, 1, 0, 0, 1, 0])
     assert (arrays.images[0] == 2).all(), "16 bits become 8 by their upper half"
     whole = Image.open(folder / "b" / "x.png")
     expected = whole.resize((32, 32), Image.Resampling.BICUBIC, box=(8, 0, 56, 48))
-    assert np.array_equal(arrays.images[4], np.asarray(expected).transpose(2, 0, 1))
+    assert np.array_equal(arrays.images[1], np.asarray(expected).transpose(2, 0, 1))
 
 
 def test_a_picture_that_is_turned_by_its_camera_is_upright(tmp_path: Path) -> None:

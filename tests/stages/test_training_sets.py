@@ -10,8 +10,9 @@ import pytest
 from sio_ray.config import Config, load_config
 from sio_ray.errors import ConfigError, ImageSetError
 from sio_ray.imageset import ImageSet, ImageSetInfo, write_image_set
+from sio_ray.imageset.exchange import export_images, import_images
 from sio_ray.stages.prepare import prepare
-from sio_ray.stages.training_sets import TrainingSets, open_training_sets
+from sio_ray.stages.training_sets import TrainingSets, open_training_sets, synthetic_images
 
 NAMES = ("0", "1", "2", "3", "4", "5")
 
@@ -100,7 +101,7 @@ def test_a_ratio_that_the_set_cannot_give_is_refused_with_the_largest_that_it_ca
             "train.synthetic_ratio",
             0.5,
             f"at most {12 / num_real:.4g} (12 images in {ImageSet(synthetic)})",
-            "draw more with generate.synthetic_ratio=0.5, or lower it",
+            "give a set with more, or lower it",
         ),
         (
             "train.synthetic_ratio",
@@ -115,3 +116,49 @@ def test_a_ratio_that_the_set_cannot_give_is_refused_with_the_largest_that_it_ca
     assert open_with(prepared, f"train.synthetic_set={synthetic}", f"train.synthetic_ratio={6 / num_real}").sources(
         "sio"
     )["synthetic"] == (synthetic, 6)
+
+
+def write_by_class(folder: Path, *, num_per_class: int = 20) -> str:
+    """A set whose images come class by class, as somebody's files may."""
+    info = ImageSetInfo(class_names=NAMES, height_px=8, width_px=8, channels=1)
+    labels = np.repeat(np.arange(len(NAMES)), num_per_class)
+    write_image_set(
+        folder, info, np.zeros((len(labels), *info.image_shape), dtype=np.uint8), labels, images_per_shard=7
+    )
+    return str(folder)
+
+
+def test_a_part_of_a_set_that_is_in_the_order_of_its_classes_is_refused(prepared: Path, tmp_path: Path) -> None:
+    given = f"train.synthetic_set={write_by_class(tmp_path / 'set')}"
+    num_real = len(open_with(prepared, given).real)
+    for part in (f"train.synthetic_ratio={30 / num_real}", f"train.synthetic_ratio_ramp={{start: {30 / num_real}}}"):
+        with pytest.raises(ConfigError) as error:
+            open_with(prepared, given, part)
+        assert str(error.value) == (
+            "train.synthetic_set must be of mixed classes where a ratio takes a part of it (its first 30 images hold "
+            f"0 of class 2, 0 of class 3), got '{tmp_path}/set'; leave out train.synthetic_ratio, or import the set "
+            "from folders, which mixes them."
+        )
+    assert open_with(prepared, given, f"train.synthetic_ratio={120 / num_real}").num_synthetic == 120
+
+
+def test_an_import_from_folders_has_its_classes_mixed(prepared: Path, tmp_path: Path) -> None:
+    export_images("image-folder", write_by_class(tmp_path / "set"), tmp_path / "pictures")
+    (tmp_path / "pictures/5/000000119.png").unlink()
+    import_images("image-folder", str(tmp_path / "pictures"), str(tmp_path / "mixed"))
+    mixed = ImageSet(tmp_path / "mixed")
+    for num_images in (6, 30, 71, 119):
+        assert np.ptp(np.bincount(mixed.read_labels(num_images), minlength=6)) <= 1
+    given = f"train.synthetic_set={mixed.uri}"
+    num_real = len(open_with(prepared, given).real)
+    assert open_with(prepared, given, f"train.synthetic_ratio={30 / num_real}").num_synthetic == 30
+
+
+@pytest.mark.parametrize("drawn", [(), ("generate.num_images=60",)])
+def test_who_draws_the_set_is_told_how_to_draw_more(prepared: Path, drawn: tuple[str, ...], tmp_path: Path) -> None:
+    config = load(prepared, *drawn, "train.synthetic_ratio=2")
+    real = open_with(prepared, f"train.synthetic_set={write(tmp_path / 'set')}").real
+    with pytest.raises(ConfigError) as error:
+        synthetic_images(config, real, ImageSet(tmp_path / "set"))
+    field = f"num_images={2 * len(real)}" if drawn else "synthetic_ratio=2"
+    assert f"; draw more with generate.{field}, or lower it." in str(error.value)

@@ -26,7 +26,8 @@ def open_source(source: str, size_px: int | None = None, channels: int | None = 
     """Find the pictures of a folder without reading them.
 
     Classes are the folders in the order of their names; names that begin with a dot and other files are passed over.
-    A folder `ood` that is alone makes an OOD set.
+    A folder `ood` that is alone makes an OOD set. Pictures of a class come in the order of their names and spread over
+    the whole set, so that its first n, which a ratio trains on, have the classes in its proportions.
 
     Args:
         source: the folder that holds the class folders.
@@ -53,7 +54,9 @@ def open_source(source: str, size_px: int | None = None, channels: int | None = 
     labels = np.repeat(np.arange(len(folders)), [len(found) for found in files])
     if class_names == (OOD_FOLDER,):
         class_names, labels = (), np.full(len(labels), -1)
-    paths = [path for found in files for path in found]
+    spread = np.argsort(np.concatenate([(np.arange(len(found)) + 0.5) / len(found) for found in files]), kind="stable")
+    every_path = [path for found in files for path in found]
+    paths, labels = [every_path[place] for place in spread], labels[spread]
     names = [path.relative_to(root).as_posix() for path in paths]
     provenance = {"source": "image-folder", "path": source}
     return picture_files_source(paths, names, labels, class_names, provenance, size_px, channels)
