@@ -109,13 +109,12 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     connect(config.cluster)
     check_shared_storage(config, "train")
     sources = {arm: sets.sources(arm) for arm in arms}
-    every_source = {name: source for of_arm in sources.values() for name, source in of_arm.items()}
-    cpus_per_worker = section.cpus_per_worker + cpus_of_feed(section, every_source)
-    _check_workers(section, cpus_per_worker, num_runs=min(section.concurrent_runs, len(runs)))
+    cpus_per_worker = {arm: section.cpus_per_worker + cpus_of_feed(section, sources[arm]) for arm in arms}
+    _check_workers(section, max(cpus_per_worker.values()), num_runs=min(section.concurrent_runs, len(runs)))
     architecture = architecture_for(section, sets.real.info, statistics_of(pixel_counts_of(sets.real.uri)))
     if section.pretrained is not None:
         _tell_of_new_layers(architecture, section.pretrained)
-    shared = share_sources(section, every_source, sets.val.uri)
+    opened, val = share_sources(section, sources, sets.val.uri)
     shown = {run.name: WatchedRun(section.num_steps, section.global_batch_size, _labels(run)) for run in runs}
     with watch_runs(shown) as board:
 
@@ -123,8 +122,8 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
             loop_config = {
                 "section": section.model_dump(mode="json"),
                 "architecture": architecture.model_dump(),
-                "sources": {name: shared[name] for name in sources[run.arm]},
-                "val": shared["val"],
+                "sources": opened[run.arm],
+                "val": val,
                 "num_real": len(sets.real),
                 "num_synthetic": sets.num_synthetic if run.arm == "sio" else 0,
                 "experiment": config.name,
@@ -141,7 +140,7 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
                 section=section,
                 architecture=architecture,
                 loop_config=loop_config,
-                cpus_per_worker=cpus_per_worker,
+                cpus_per_worker=cpus_per_worker[run.arm],
             )
             with bound(**_labels(run)):
                 return run_once(

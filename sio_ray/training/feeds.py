@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -11,6 +11,7 @@ from sio_ray.classifier.algorithms import check_algorithm
 from sio_ray.classifier.augment import Augmentation
 from sio_ray.classifier.feed import Feed, MemoryFeed, Sources
 from sio_ray.config import TrainConfig
+from sio_ray.config.evaluate_section import Arm
 from sio_ray.imageset import ImageSet
 from sio_ray.training.shared_sets import SourceSpec, decoded_bytes, fetch, share
 
@@ -28,23 +29,31 @@ def cpus_of_feed(section: TrainConfig, sources: Mapping[str, SourceSpec]) -> int
     return section.decoders_per_worker if streams(section, sources) else 0
 
 
-def share_sources(section: TrainConfig, sources: Mapping[str, SourceSpec], val_uri: str) -> dict[str, Any]:
-    """What workers open the sets by: of the validation set, and of every set that is not streamed, the decoded images.
+def share_sources(
+    section: TrainConfig, by_arm: Mapping[Arm, Mapping[str, SourceSpec]], val_uri: str
+) -> tuple[dict[Arm, dict[str, Any]], Any]:
+    """What workers open the sets of each arm by, and the validation set: decoded images of all that is not streamed.
+
+    An arm streams or not by its own sets, whichever others are trained beside it: the order of its batches depends
+    on that.
 
     Raises:
         ResourceError: they do not fit into Ray's object store.
     """
-    specs: dict[str, SourceSpec] = {"val": (val_uri, None)}
-    if streams(section, sources):
-        return {**sources, **share(specs)}
-    return dict(share({**specs, **sources}))
+    in_memory = [sources for sources in by_arm.values() if not streams(section, sources)]
+    decoded = share({"val": (val_uri, None), **{name: spec for sources in in_memory for name, spec in sources.items()}})
+    opened = {
+        arm: {name: spec if streams(section, sources) else decoded[name] for name, spec in sources.items()}
+        for arm, sources in by_arm.items()
+    }
+    return opened, decoded["val"]
 
 
 def open_feed(
     section: TrainConfig,
     sources: Mapping[str, Any],
     *,
-    arm: Literal["baseline", "sio"],
+    arm: Arm,
     seed: int,
     device: torch.device,
     rank: int = 0,
