@@ -10,12 +10,13 @@ from pydantic_core import to_jsonable_python
 #: What stands in the place of a secret.
 HIDDEN = "***"
 
-#: A password before a host (but for a port before a path), a token alone before the host of a web address, and the
-#: value of a query's option that is named like a secret. `abfs://CONTAINER@ACCOUNT` and `s3://BUCKET` hold none.
+#: A password before a host (but for a port), which may have an @ itself or, where it has none before, a slash; a token
+#: alone before the host of a web address; and the value of a query's option that is named like a secret.
+#: `abfs://CONTAINER@ACCOUNT` and `s3://BUCKET` hold none.
 _SECRET = re.compile(
-    r"(?<=://)([^:/?@]*:)(?!\d{1,5}/)[^@]*@"
+    r"(?<=://)([^:/?@\s]*:)(?!\d{1,5}(?![^/?'\"\s]))(?:[^/\s]*@|[^@\s]*@)"
     r"|(?<=http://)[^:/?@\s]+@|(?<=https://)[^:/?@\s]+@"
-    r"|([?&][^=&?]*(?:secret|key|token|sig|passw|pwd|credential)[^=&]*=)[^&'\"\s]*",
+    r"|([?&][^=&?]*(?:secret|key|token|sig|pass|pwd|auth|credential)[^=&]*=)[^&'\"\s]*",
     re.IGNORECASE,
 )
 

@@ -24,6 +24,9 @@ URIS = [
     f"ftp://user:{SECRET}@host:21/set",
     f"https://{SECRET.replace('/', '')}@host/set",
     f"sftp://host/set?password={SECRET}",
+    f"sftp://host/set?auth={SECRET}",
+    "sftp://alice:p@ss@hunter2@host/set",
+    "sftp://alice:p@hunter2@host:22/set@2",
 ]
 
 
@@ -44,6 +47,7 @@ def test_no_secret_is_left(uri: str) -> None:
         "http://127.0.0.1:8265/path@2",
         "gs://bucket/a/b",
         "/local/a:b@c?key=x",
+        "at http://127.0.0.1:8265 or 'http://127.0.0.1:8265' by a@b.c",
         "write to a@b.c, or see https://docs.ray.io/en/latest",
     ],
 )

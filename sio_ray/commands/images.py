@@ -17,6 +17,7 @@ from rich.text import Text
 from sio_ray.commands.set_text import count, details, in_bytes, in_px, overview, plain_table
 from sio_ray.errors import ConfigError
 from sio_ray.progress import console, progress_bars
+from sio_ray.redaction import redact, redact_values
 
 #: Exit code of a check that finds something; 2 stays for the user's mistakes.
 EXIT_BAD = 1
@@ -193,12 +194,14 @@ def import_set(
                 download=download or None,
             )
     except KeyboardInterrupt:
-        console.print(Text(f"interrupted; {dest} is unfinished, the same command writes it anew."), soft_wrap=True)
+        console.print(
+            Text(f"interrupted; {redact(dest)} is unfinished, the same command writes it anew."), soft_wrap=True
+        )
         raise
     kind = count(manifest.info.num_classes, "class", "classes") if manifest.info.class_names else "an OOD set"
     console.print(
         Text(
-            f"wrote {dest}: {count(manifest.num_images, 'image')} of {in_px(manifest.info)}, {kind}, "
+            f"wrote {redact(dest)}: {count(manifest.num_images, 'image')} of {in_px(manifest.info)}, {kind}, "
             f"{count(len(manifest.shards), 'shard')}, {in_bytes(manifest.num_bytes)}"
         ),
         soft_wrap=True,
@@ -245,4 +248,4 @@ def _out() -> Console:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json_format.dumps(value, indent=1) + "\n")
+    sys.stdout.write(json_format.dumps(redact_values(value), indent=1) + "\n")

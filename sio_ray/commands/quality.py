@@ -12,6 +12,7 @@ import typer
 
 from sio_ray.errors import ResourceError
 from sio_ray.progress import console, progress_bars
+from sio_ray.redaction import redact, redact_values
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,7 +60,7 @@ def quality(
     train_set = None if train is None else ImageSet(train)
     network = None if classifier is None else load_classifier(classifier)
     check_inputs(*sets, network, train_set, limit)
-    folder = output or Path(f"quality-{_set_name(synthetic)}")
+    folder = output or Path(f"quality-{_set_name(redact(synthetic))}")
     _make(folder)
     # In a container, torch sees the cores of the machine; joblib knows how many of them may be used.
     limit_threads(min(torch.get_num_threads(), joblib.cpu_count()))
@@ -78,7 +79,7 @@ def quality(
         "verdict": sentence,
         **asdict(measured),
     }
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(redact_values(result), indent=1, allow_nan=False) + "\n"
     storage = Folder(str(folder))
     storage.write_bytes(PICTURE_NAME, draw(measured, nearest))
     storage.write_bytes(JSON_NAME, text.encode())

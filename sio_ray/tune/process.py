@@ -12,6 +12,7 @@ import torch
 
 from sio_ray.cluster import limit_threads
 from sio_ray.errors import SioRayError
+from sio_ray.redaction import redact
 from sio_ray.search.trial import TrialResult, Validation
 from sio_ray.training.ray_train import Workers, fit_on_workers, start_worker
 from sio_ray.tune.learn import Place, TrialRun
@@ -46,7 +47,7 @@ def run_trial(params: dict[str, Any], shelf: Any, cpus: int, cpus_reserved: int,
             torch.cuda.empty_cache()  # the next trial of this process, or another that shares the GPU, may need it
     except Exception as error:
         text = str(error) if isinstance(error, SioRayError) else f"{type(error).__name__}: {error}"
-        write_error(work.folder, (text.strip().splitlines() or [type(error).__name__])[0])
+        write_error(work.folder, redact((text.strip().splitlines() or [type(error).__name__])[0]))
         raise
 
 
