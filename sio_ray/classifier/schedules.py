@@ -34,7 +34,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         passed = sum(step >= milestone * config.num_steps for milestone in config.step_milestones)
         return config.learning_rate * config.step_factor**passed
     done = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
-    return _FINAL_LEARNING_RATE + (config.learning_rate - _FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * done)) / 2
+    final = min(_FINAL_LEARNING_RATE, config.learning_rate)
+    return final + (config.learning_rate - final) * (1 + math.cos(math.pi * done)) / 2
 
 
 def ramped(end: float, ramp: RampConfig | None, step: int, num_steps: int) -> float:

@@ -17,8 +17,9 @@ class RampConfig(Section):
 
     Attributes:
         start: at the first step.
-        shape: `linear`; `cosine`, which begins and ends slowly; or `steps`, which jumps.
-        num_steps: optimiser steps that it takes; all of the run if not given.
+        shape: `linear`; `cosine`, which begins and ends slowly; or `steps`, which jumps, and does not come to the field
+            unless the last jump does.
+        num_steps: optimiser steps that it takes, not of shape `steps`; all of the run if not given.
         jumps: of shape `steps`: pairs of a step and the value from there on.
     """
 
@@ -54,6 +55,9 @@ class RampConfig(Section):
                 self.jumps,
                 "give e.g. [[500, 0.8]]",
             )
+        if self.shape == "steps" and self.num_steps is not None:
+            rule = "left out for shape steps, whose jumps have steps of their own"
+            raise ConfigError(f"train.{name}.num_steps", rule, self.num_steps, "leave it out")
 
 
 class TrainConfig(Section):

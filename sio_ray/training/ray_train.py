@@ -189,7 +189,8 @@ def run_on_workers(
         state, _, points = load_progress(Path(folder))
     if best_by is None:
         return Trained(state, points, state)
-    best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1][best_by])
+    # Of equal ones the later, which Ray keeps in any case.
+    best, _ = max(result.best_checkpoints or [], key=lambda pair: (pair[1][best_by], pair[1]["step"]))
     with best.as_directory() as folder:
         return Trained(state, points, load_progress(Path(folder))[0])
 

@@ -9,6 +9,7 @@ import pytest
 
 from sio_ray.classifier.schedules import learning_rate, num_steps_of, ramped
 from sio_ray.config import RampConfig, TrainConfig
+from sio_ray.errors import ConfigError
 
 
 def test_learning_rate_is_a_cosine_from_its_peak_to_almost_zero():
@@ -19,6 +20,11 @@ def test_learning_rate_is_a_cosine_from_its_peak_to_almost_zero():
     assert rates[200] == pytest.approx(1e-6)
     assert rates[50] == pytest.approx(1e-6 + (0.1 - 1e-6) * (1 + math.cos(math.pi / 4)) / 2)
     assert all(a > b for a, b in itertools.pairwise(rates))
+
+
+def test_a_learning_rate_below_its_end_does_not_rise():
+    config = TrainConfig(num_steps=100, learning_rate=1e-7, warmup_steps=0)
+    assert {learning_rate(step, config) for step in range(100)} == {1e-7}
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
@@ -51,6 +57,13 @@ def test_a_ramp_goes_from_its_start_to_the_end_and_stays_there(shape, start, end
     assert all((b - a) * (end - start) > 0 for a, b in itertools.pairwise(values[:41])), "without turning back"
     quarter = 0.25 if shape == "linear" else (1 - math.cos(math.pi / 4)) / 2
     assert values[10] == pytest.approx(start + (end - start) * quarter)
+
+
+def test_a_ramp_of_steps_jumps_and_has_no_length_of_its_own():
+    ramp = RampConfig(start=1.0, shape="steps", jumps=((50, 0.9), (70, 0.6)))
+    assert [ramped(0.8, ramp, step, 100) for step in (0, 49, 50, 69, 70, 99)] == [1.0, 1.0, 0.9, 0.9, 0.6, 0.6]
+    with pytest.raises(ConfigError, match=r"^train\.real_weight_ramp\.num_steps must be left out for shape steps, who"):
+        TrainConfig(real_weight_ramp={"start": 1.0, "shape": "steps", "jumps": [[50, 0.9]], "num_steps": 5})
 
 
 def test_a_ramp_without_a_length_takes_the_whole_run_and_no_ramp_is_constant():
