@@ -23,6 +23,9 @@ _PLAIN = "cross_entropy"
 #: Raised when a change of code makes old outputs wrong.
 _GENERATION = 3
 
+#: The same, of networks that one algorithm has trained.
+_ALGORITHM_GENERATIONS = {"vos": 2}
+
 #: What a search leaves in its folder for people, and for `run`.
 SEARCH_PAGE_NAME, BEST_CONFIG_NAME = "search.html", "best.yaml"
 
@@ -155,6 +158,8 @@ def run_identity(config: Config, arm: Arm) -> dict[str, Any]:
     recipe = training_recipe(config)
     sio = {name: recipe.pop(name) for name in _SIO_FIELDS}
     identity = {"prepare": prepare_place(config).fingerprint, **recipe, "arm": arm}
+    if config.train.algorithm in _ALGORITHM_GENERATIONS:
+        identity["algorithm_generation"] = _ALGORITHM_GENERATIONS[config.train.algorithm]
     if arm == "baseline":
         return identity
     sio["real_batch_share"] = config.train.batch_share

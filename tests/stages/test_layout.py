@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sio_ray.config import Config, build_config, dotted_keys, load_config, with_overrides
+from sio_ray.stages import layout
 from sio_ray.stages.layout import (
     evaluate_place,
     fit_generator_place,
@@ -382,3 +383,14 @@ def test_an_identity_is_made_of_json_values_without_resources() -> None:
 def test_a_run_does_not_make_what_is_given_or_unused(overrides: list[str], skipped: set[str]) -> None:
     every = ("prepare", "fit-generator", "generate", "train", "evaluate", "report")
     assert run_order(load_config("digits", overrides)) == tuple(stage for stage in every if stage not in skipped)
+
+
+def test_networks_that_a_change_of_an_algorithm_made_wrong_are_trained_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {}
+    for generation in (2, 3):
+        monkeypatch.setitem(layout._ALGORITHM_GENERATIONS, "vos", generation)
+        for algorithm in ("vos", "cross_entropy"):
+            config = load_config("digits", [f"train.algorithm={algorithm}"])
+            folders[algorithm, generation] = [run.place.folder for run in train_runs(config)]
+    assert folders["cross_entropy", 2] == folders["cross_entropy", 3]
+    assert not set(folders["vos", 2]) & set(folders["vos", 3])
