@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,13 @@ from sio_ray.errors import SioRayError, TrainingError
 from sio_ray.progress import console
 from sio_ray.training.board import Spent
 from sio_ray.training.loop import Point
+from sio_ray.training.ray_record import committed, mend_record
 from sio_ray.training.state import load_progress, save_progress
 from sio_ray.training.workers import mean_over_workers
 from sio_ray.watching import events, metrics
 
 #: How often workers may fail in a row without a new checkpoint: a long run outlives any number of lost nodes.
 _MAX_FAILURES = 4
-
-#: In Ray's folder of a run.
-_RECORD_NAME = "checkpoint_manager_snapshot.json"
 
 #: How often Ray's controller may fail to get workers.
 _MAX_CONTROLLER_FAILURES = 3
@@ -227,17 +224,21 @@ def fit_on_workers(
         # again, is not.
         failure_config=FailureConfig(max_failures=0, controller_failure_limit=_MAX_CONTROLLER_FAILURES),
     )
-    trainer = partial(
-        TorchTrainer, loop, train_loop_config=loop_config, scaling_config=workers.scaling(), run_config=run_config
-    )
-    return _fit_to_the_end(trainer, name, state_dir / name, loop_config)
+
+    def make_trainer() -> TorchTrainer:
+        mend_record(state_dir / name, best_by)
+        return TorchTrainer(
+            loop, train_loop_config=loop_config, scaling_config=workers.scaling(), run_config=run_config
+        )
+
+    return _fit_to_the_end(make_trainer, name, state_dir / name, loop_config)
 
 
 def _fit_to_the_end(
     make_trainer: Callable[[], TorchTrainer], name: str, folder: Path, loop_config: dict[str, Any]
 ) -> ray.train.Result:
     """Begin a run or go on with it, until it has ended or failed `_MAX_FAILURES` times without a new checkpoint."""
-    num_failures, record = 0, _committed(folder)
+    num_failures, record = 0, committed(folder)
     while True:
         try:
             return make_trainer().fit()
@@ -245,7 +246,7 @@ def _fit_to_the_end(
             ours = _our_error(error)
             if ours is not None:
                 raise ours from error
-            before, record = record, _committed(folder)
+            before, record = record, committed(folder)
             num_failures = num_failures + 1 if record == before else 1
             if num_failures == _MAX_FAILURES:
                 raise TrainingError(
@@ -261,12 +262,6 @@ def _fit_to_the_end(
                 soft_wrap=True,
             )
             _recover_sets(loop_config)
-
-
-def _committed(folder: Path) -> bytes:
-    """Ray's record of the checkpoints that it would resume a run from; another one after each that is committed."""
-    record = folder / _RECORD_NAME
-    return record.read_bytes() if record.exists() else b""
 
 
 def _recover_sets(loop_config: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ from ray.train import WorkerGroupError
 
 from sio_ray.errors import CheckpointError, TrainingError
 from sio_ray.training import ray_train
-from sio_ray.training.ray_train import _MAX_FAILURES, _RECORD_NAME, _fit_to_the_end
+from sio_ray.training.ray_record import RECORD_NAME
+from sio_ray.training.ray_train import _MAX_FAILURES, _fit_to_the_end
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def fit(tmp_path, monkeypatch):
             def fit(self):
                 comes_further, error = left.pop(0)
                 if comes_further:
-                    (tmp_path / _RECORD_NAME).write_text(f"{len(left)} left")
+                    (tmp_path / RECORD_NAME).write_text(f"{len(left)} left")
                 if error is not None:
                     raise WorkerGroupError("", {0: error})
                 return "the result"
