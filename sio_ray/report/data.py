@@ -116,6 +116,7 @@ class Evaluation:
         extraction: `seconds` and `num_images` of the passes through networks; empty if not recorded.
         overlaps: one dict per pair of a test set and one that was trained on that share images: `ood_set` (or
             the ID test set), `other_set`, `num_images`; None if nobody looked.
+        failed: detector that could not score every network, and is in no figure, to the reason.
         provenance: `versions` (package to version), `machine` (such as `2 CPU cores, no GPU`), `date`, `git_commit`.
         commands: shell commands that make this report again.
     """
@@ -132,6 +133,7 @@ class Evaluation:
     costs: Sequence[Mapping[str, Any]] = ()
     extraction: Mapping[str, float] = field(default_factory=dict)
     overlaps: Sequence[Mapping[str, Any]] | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     commands: Sequence[str] = ()
 

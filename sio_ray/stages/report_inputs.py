@@ -177,6 +177,7 @@ def _figures(source: Source) -> dict[str, Any]:
         "costs": measured.get("costs", []),
         "extraction": measured.get("extraction", {}),
         "overlaps": measured.get("overlaps"),
+        "failed": measured.get("failed", {}),
         "provenance": provenance,
         "commands": _commands(source.config, record.git_commit) if source.config and record else [],
     }

@@ -232,6 +232,11 @@ def test_options_are_said_to_be_chosen_only_where_they_were(data):
     assert "number of settings tried" not in text
 
 
+def test_a_detector_that_failed_is_named_with_the_reason():
+    text = words(make_data(failed={"vim": "sio, seed 0: dim must be <less>; leave it out."}))
+    assert "Without ViM, which could not score every network: sio, seed 0: dim must be <less>; leave it out." in text
+
+
 @pytest.mark.parametrize("arm", ["baseline", "sio"])
 def test_one_arm_renders_and_says_so(arm):
     data = make_data(arms=(arm,))
