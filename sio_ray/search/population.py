@@ -40,8 +40,9 @@ class Population:
 
     A segment of a run is a trial of its own: index 1 + generation * size + member. A member of the worst quarter goes
     on from one of the best quarter, with its values perturbed; the others go on as they are. The search reads the
-    results of one generation for the next, so timing decides nothing. A constraint on ID accuracy binds at the end
-    alone, as the baseline's is known there.
+    results of one generation for the next, so timing decides nothing. One without a usable network is always replaced,
+    and never gone on from, unless the whole generation has none. A constraint on ID accuracy binds at the end alone, as
+    the baseline's is known there.
 
     Args:
         space: of fields that a config can say a schedule of.
@@ -81,17 +82,17 @@ class Population:
         if generation == 0:
             return Member({key: draw(entry, rng) for key, entry in self._space.items()}, None)
         before = list(self.indices(generation - 1))
-        ranked = sorted(before, key=lambda other: (self._worth(results[other]), -other))
-        num_replaced = max(1, int(self.size * _QUANTILE))
+        worths = {
+            other: worth for other in before if (worth := results[other].value(self._goal.objectives[0])) is not None
+        }
+        ranked = sorted(worths, key=lambda other: (worths[other], -other))
+        quarter = max(1, int(self.size * _QUANTILE))
+        num_worst = max(0, quarter - (self.size - len(ranked)))  # those without a network are the worst
         mine = before[number]
-        if mine not in ranked[:num_replaced]:
+        if mine in ranked[num_worst:] or not ranked:
             return Member(dict(trials[mine].values), mine)
-        source = ranked[-1 - int(rng.integers(num_replaced))]
+        source = ranked[-1 - int(rng.integers(min(quarter, len(ranked))))]
         return Member({key: self._perturb(key, trials[source].values[key], rng) for key in self._space}, source)
-
-    def _worth(self, result: TrialResult) -> float:
-        value = result.value(self._goal.objectives[0])
-        return -np.inf if value is None else value
 
     def _perturb(self, key: str, value: Any, rng: np.random.Generator) -> Any:
         entry = self._space[key]

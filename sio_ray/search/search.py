@@ -99,13 +99,14 @@ class Search:
     def superseded(self, results: Mapping[int, TrialResult], index: int) -> range | None:
         """The generation whose weights nobody needs any more once this trial has ended; None if there is none.
 
-        A segment that failed may be tried again, from the weights of its parent.
+        A segment that failed may be tried again, from the weights of its parent; what then comes of it may give later
+        generations other parents.
         """
         generation = self.generation_of(index)
         if self._population is None or not generation:
             return None
-        mine = self._population.indices(generation)
-        is_whole = all(other in results and results[other].status != "failed" for other in mine)
+        so_far = range(1, self._population.indices(generation).stop)
+        is_whole = all(other in results and results[other].status != "failed" for other in so_far)
         return self._population.indices(generation - 1) if is_whole else None
 
     def _needed(self, index: int) -> range:

@@ -8,8 +8,9 @@ from sio_ray.classifier.schedules import ramped
 from sio_ray.config import load_config, with_overrides
 from sio_ray.errors import ConfigError
 from sio_ray.search.population import Population, lineage
+from sio_ray.search.search import Search
 from sio_ray.search.trial import TrialResult
-from tests.search.search_samples import played, tuned
+from tests.search.search_samples import SPACE, played, result_of, tuned
 
 PBT = ("algorithm=pbt", "num_trials=8", "num_validations=4", "confirm_seeds=[]")
 
@@ -114,3 +115,22 @@ def test_weights_are_kept_while_somebody_may_continue_from_them(population):
 def test_a_population_whose_members_fail_takes_over_from_those_that_did_not():
     search, _ = played(tuned(*PBT), failing={1, 2})
     assert not {segment.parent for segment in generation(search, 1)} & {1, 2}
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+@pytest.mark.parametrize("unusable", [{1, 2, 3}, {1, 3, 4, 6, 7}, {2, 3, 4, 5, 6, 7, 8}])
+def test_more_members_than_the_worst_quarter_may_fail(status, unusable):
+    config = tuned(*PBT)
+    search, results = Search(config, SPACE), {}
+    while (trial := search.next(results)) is not None:
+        results[trial.index] = (
+            TrialResult(status, error="it fails") if trial.index in unusable else result_of(trial, config.tune)
+        )
+    segments = generation(search, 1)
+    assert not {segment.parent for segment in segments} & unusable
+    assert len(results) == 33
+
+
+def test_a_failure_keeps_the_weights_of_all_later_generations():
+    search, results = played(tuned(*PBT), failing={3})
+    assert all(search.superseded(results, index) is None for index in range(9, 33))
