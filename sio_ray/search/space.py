@@ -59,6 +59,8 @@ def _checked_form(space: Any, path: Path) -> Space:
     if not isinstance(space, dict) or not space:
         raise ConfigError("tune.space", "a file whose SPACE is a dict of fields", str(path), "name at least one field")
     for key, entry in space.items():
+        if not isinstance(key, str):
+            raise ConfigError("SPACE", "a dict whose keys are fields of the config", key, f"correct it in {path}")
         if not isinstance(entry, tuple) or not (_is_range(entry) or _is_list(entry)):
             raise ConfigError(f"SPACE[{key!r}]", _FORM, entry, f"correct it in {path}")
     return space
@@ -80,6 +82,13 @@ def _is_list(entry: tuple[Any, ...]) -> bool:
 def extremes(entry: tuple[Any, ...]) -> list[Any]:
     """The values of an entry that a check must see: both ends of a range, or all of a list."""
     return list(entry[1:]) if entry[0] in RANGES else entry[1]
+
+
+def between(entry: tuple[Any, ...]) -> Any:
+    """A value inside a range: between whole ends a fraction, which a field of whole numbers does not take."""
+    if entry[0] in ("uniform", "loguniform"):
+        return rounded(entry[1] + (entry[2] - entry[1]) / math.pi)
+    return extremes(entry)[0]
 
 
 def is_grid(space: Space) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, get_args
 
 from sio_ray.config import Config, dotted_keys, with_overrides
 from sio_ray.errors import ConfigError, did_you_mean
+from sio_ray.ood.groups import Group
 from sio_ray.search.population import Population
-from sio_ray.search.space import Space, extremes
+from sio_ray.search.space import Space, between, extremes
 from sio_ray.search.trial import Trial
-from sio_ray.stages.preflight import check_train
+from sio_ray.stages.preflight import check_judges, check_train
 from sio_ray.tune.work import EVALUATE_PREFIX, GENERATE_PREFIX, PlannedTrial
 
 #: Fields of `train` that a search sets itself, or that name data rather than say how to train.
@@ -34,19 +35,44 @@ def check_space(space: Space, config: Config, num_real: int, num_synthetic: int 
 
     Raises:
         ConfigError: an unknown field, one that is not searched or that decides nothing with this config, a value out of
-            bounds, or more synthetic images than there are.
+            bounds, options that a detector does not take, fewer steps than validations, or more synthetic images than
+            there are.
         BatchError: at a corner a batch cannot hold both sources.
     """
     for key in space:
         _check_field(key, space, config)
     if config.tune.algorithm == "pbt":
         Population(space, config.tune)
+    _check_steps(PlannedTrial.of(_trial({}, config), config, num_real).config)  # as the baseline trains
     for values in _corners(space):
         planned = PlannedTrial.of(_trial(values, config), config, num_real)
         check_train(planned.config)
+        check_judges(planned.config)
+        _check_steps(planned.config)
         _check_ratio(planned.config, num_real, num_synthetic)
     for key, entry in space.items():
         _check_decides(key, extremes(entry), config, num_real)
+
+
+def check_objectives(config: Config, groups: Collection[str]) -> None:
+    """Refuse an objective that no validation set gives.
+
+    Args:
+        config: of the search.
+        groups: of the OOD validation sets.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for objective in config.tune.objectives:
+        group = objective.removesuffix("_auroc")
+        if group in get_args(Group) and group not in groups:
+            raise ConfigError(
+                "tune.objectives",
+                f"of OOD groups with a validation set ({', '.join(sorted(groups))})",
+                objective,
+                f"choose another, or prepare a {group}-OOD validation set",
+            )
 
 
 def check_concurrency(config: Config, *, learns: bool) -> None:
@@ -83,6 +109,7 @@ def _check_field(key: str, space: Space, config: Config) -> None:
 
 
 def _corners(space: Space) -> Iterator[dict[str, Any]]:
+    yield {key: between(entry) for key, entry in space.items()}
     values = [extremes(entry) for entry in space.values()]
     count = 1
     for each in values:
@@ -101,6 +128,16 @@ def _trial(values: dict[str, Any], config: Config) -> Trial:
     section = config.tune
     last = 1 if section.algorithm == "pbt" else section.num_validations
     return Trial(1, "sio", values, section.seeds, last)
+
+
+def _check_steps(config: Config) -> None:
+    if config.train.num_steps < config.tune.num_validations:
+        raise ConfigError(
+            "tune.num_validations",
+            f"at most the steps of a trial ({config.train.num_steps:,})",
+            config.tune.num_validations,
+            "judge trials less often, or train them longer",
+        )
 
 
 def _check_ratio(config: Config, num_real: int, num_synthetic: int | None) -> None:

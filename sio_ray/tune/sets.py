@@ -57,6 +57,11 @@ class TrialSets:
         """Images of the synthetic set at hand; None where every trial draws its own."""
         return None if self._base.synthetic is None else len(self._base.synthetic)
 
+    @property
+    def ood_groups(self) -> set[str]:
+        """Groups of the OOD validation sets."""
+        return {group for group, _ in self._ood}
+
     def base_sources(self) -> dict[str, SourceSpec]:
         """The sources of the search's own config, from which follows whether trials stream."""
         return self._base.sources("sio")

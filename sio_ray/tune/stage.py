@@ -27,7 +27,7 @@ from sio_ray.stages.layout import (
 from sio_ray.stages.record import Outcome, run_once
 from sio_ray.stages.shared_storage import check_shared_storage
 from sio_ray.training.side_by_side import side_by_side
-from sio_ray.tune.checks import check_concurrency, check_space
+from sio_ray.tune.checks import check_concurrency, check_objectives, check_space
 from sio_ray.tune.outcome import outcome_of, print_outcome, trials_table
 from sio_ray.tune.runner import Play, cpus_per_worker, play
 from sio_ray.tune.sets import TrialSets
@@ -44,7 +44,8 @@ def tune(config: Config) -> Outcome:
 
     Raises:
         StageError: an earlier stage has not run for this config.
-        ConfigError: the space is broken, leaves a field's bounds, or asks for more synthetic images than there are.
+        ConfigError: the space is broken, leaves a field's bounds, or asks for more synthetic images than there are; or
+            no validation set gives an objective.
         BatchError: with some of its values a batch cannot hold both sources.
         ImageSetError: there is no near-OOD validation set.
         ResourceError: the cluster has too few cores or GPUs.
@@ -84,6 +85,7 @@ def _work(config: Config, folder: Path, space: Space) -> dict[str, Any]:
     check_shared_storage(config, "tune")
     sets = TrialSets(config, space)
     check_space(space, config, sets.num_real, sets.num_synthetic)
+    check_objectives(config, sets.ood_groups)
     search = Search(config, space)
     check_concurrency(config, learns=search.learns)
     check_workers(

@@ -36,6 +36,10 @@ def test_spaces_are_read_and_never_run(tmp_path):
         ('SPACE = {"train.momentum": ["grid", [0.5]]}', "got ['grid', [0.5]]; correct it in"),
         ('SPACE = {"train.momentum": ("uniform", 1, 0)}', "got ('uniform', 1, 0); correct it in"),
         ('SPACE = {"train.momentum": ("loguniform", 0, 1)}', "got ('loguniform', 0, 1); correct it in"),
+        (
+            'SPACE = {3: ("grid", [0.5])}',
+            "SPACE must be a dict whose keys are fields of the config, got 3; correct it in",
+        ),
         ('SPACE = {"train.momentum": ("choice", [])}', "got ('choice', []); correct it in"),
     ],
 )

@@ -10,7 +10,7 @@ from sio_ray.config import load_config
 from sio_ray.errors import BatchError, ConfigError
 from sio_ray.search.search import Search
 from sio_ray.search.space import read_space
-from sio_ray.tune.checks import check_concurrency, check_space
+from sio_ray.tune.checks import check_concurrency, check_objectives, check_space
 
 SPACES = Path(__file__).parents[2] / "tune_spaces"
 
@@ -106,6 +106,55 @@ def test_a_space_that_decides_nothing_is_refused(name):
 def test_a_space_that_could_not_work_is_refused(space, error, message):
     with pytest.raises(error, match=re.escape(message)):
         check(space, num_synthetic=600)
+
+
+@pytest.mark.parametrize(
+    ("space", "overrides", "message"),
+    [
+        (
+            {"evaluate.detector_options.knn.q": ("choice", [1, 2])},
+            ["tune.detectors=[knn]"],
+            "evaluate.detector_options.knn.q must be an option of knn",
+        ),
+        (
+            {"evaluate.detector_options.knn.k": ("uniform", 1.0, 5.0)},
+            ["tune.detectors=[knn]"],
+            "evaluate.detector_options.knn.k must be a whole number, got 2.273",
+        ),
+        (
+            {"train.warmup_steps": ("uniform", 0.0, 100.0)},
+            [],
+            "train.warmup_steps must be a whole number, got 31.83",
+        ),
+        (
+            {"train.real_weight": ("uniform", 0.5, 0.9)},
+            ["tune.num_steps=3", "tune.num_validations=9"],
+            "tune.num_validations must be at most the steps of a trial (3), got 9; judge trials less often, or train",
+        ),
+        (
+            {"train.num_steps": ("integer", 1, 500)},
+            [],
+            "tune.num_validations must be at most the steps of a trial (1), got 4",
+        ),
+        (
+            {"train.num_steps": ("integer", 100, 500)},
+            ["train.num_steps=2"],
+            "tune.num_validations must be at most the steps of a trial (2), got 4",
+        ),
+    ],
+)
+def test_a_space_whose_trials_would_all_fail_is_refused(space, overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(space, *overrides)
+
+
+def test_an_objective_without_a_validation_set_is_refused():
+    config = load_config("digits", ["tune.objectives=[near_auroc,far_auroc]"])
+    message = "tune.objectives must be of OOD groups with a validation set (near), got 'far_auroc'; choose another, or"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_objectives(config, {"near"})
+    check_objectives(config, {"near", "far"})
+    check_objectives(load_config("digits", ["tune.objectives=[mean_auroc,val_accuracy]"]), {"near"})
 
 
 def test_a_ratio_is_checked_against_the_set_that_a_trial_draws():
