@@ -61,7 +61,7 @@ def outcome_of(
         "best_values": search.best_values(results),
         "confirmation": _confirmation(search, results, section.objectives[0]),
         "importance": field_importance(space, trials, finals, section.objectives[0]),
-        "pareto": pareto_front(finals, (section.objectives[0], ACCURACY)),
+        "pareto": pareto_front(finals, search.goal.traded),
         "constraint": None
         if least is None
         else {"max_accuracy_drop": section.max_accuracy_drop, "least_accuracy": least},
