@@ -79,15 +79,21 @@ class Search:
             among = self._population.indices(self._population.num_generations - 1)
         return self.goal.best(results, among)
 
-    def best_values(self, results: Mapping[int, TrialResult]) -> dict[str, object]:
-        """What the best changes in the config: dotted fields; for a population a schedule."""
+    def best_values(self, results: Mapping[int, TrialResult], num_steps: int | None = None) -> dict[str, object]:
+        """What the best changes in the config: dotted fields; for a population a schedule.
+
+        Args:
+            results: index to result, of the search.
+            num_steps: of the run that trains by them, over which a schedule is spread; those of a trial if not given.
+        """
         best = self.best(results)
         if best == 0:
             return {"train.arms": ["baseline"]}
         if self._population is None:
             return dict(self.trials[best].values)
         line = [self.trials[index] for index in lineage(best, self.trials)]
-        starts = [0, *(results[segment.index].curve[-1].step for segment in line[:-1])]
+        ends = [results[segment.index].curve[-1].step for segment in line]
+        starts = [0, *(round(end * (num_steps or ends[-1]) / ends[-1]) for end in ends[:-1])]
         return schedule_values(self._config, line, starts)
 
     def generation_of(self, index: int) -> int | None:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator
 from typing import Any, get_args
 
+from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.config import Config, dotted_keys, with_overrides
 from sio_ray.errors import ConfigError, did_you_mean
 from sio_ray.ood.groups import Group
@@ -35,14 +36,15 @@ def check_space(space: Space, config: Config, num_real: int, num_synthetic: int 
 
     Raises:
         ConfigError: an unknown field, one that is not searched or that decides nothing with this config, a value out of
-            bounds, options that a detector does not take, fewer steps than validations, or more synthetic images than
-            there are.
+            bounds, options that a detector does not take, fewer steps than validations, more synthetic images than
+            there are, or a ramp of a field whose schedule is searched.
         BatchError: at a corner a batch cannot hold both sources.
     """
     for key in space:
         _check_field(key, space, config)
     if config.tune.algorithm == "pbt":
         Population(space, config.tune)
+        _check_schedules(space, config, num_real)
     _check_steps(PlannedTrial.of(_trial({}, config), config, num_real).config)  # as the baseline trains
     for values in _corners(space):
         planned = PlannedTrial.of(_trial(values, config), config, num_real)
@@ -128,6 +130,26 @@ def _trial(values: dict[str, Any], config: Config) -> Trial:
     section = config.tune
     last = 1 if section.algorithm == "pbt" else section.num_validations
     return Trial(1, "sio", values, section.seeds, last)
+
+
+def _check_schedules(space: Space, config: Config, num_real: int) -> None:
+    """Refuse what the schedule that a population finds could not be written over, or into."""
+    for key in space:
+        field = f"{key.removeprefix('train.')}_ramp"
+        if (ramp := getattr(config.train, field)) is not None:
+            raise ConfigError(
+                f"train.{field}",
+                f"left out while pbt searches {key}",
+                ramp.model_dump(exclude_defaults=True),
+                f"drop it, as a population finds a schedule of its own, or take {key} out of the space",
+            )
+    if (num_steps := num_steps_of(config.train, num_real)) < config.tune.num_validations:
+        raise ConfigError(
+            "tune.num_validations",
+            f"at most the steps that the schedule is for ({num_steps:,})",
+            config.tune.num_validations,
+            "judge trials less often, or train longer",
+        )
 
 
 def _check_steps(config: Config) -> None:

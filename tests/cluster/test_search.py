@@ -177,6 +177,7 @@ def test_a_search_that_learns_draws_sets_between_its_trials(overrides, tmp_path)
 def test_a_population_finds_a_schedule_that_runs(overrides, tmp_path):
     space = write_space(tmp_path, train__real_weight=("uniform", 0.5, 0.95))
     options = ["tune.algorithm=pbt", "tune.num_trials=3", "tune.num_validations=3", "tune.confirm_seeds=[5]"]
+    options += ["train.num_steps=12"]
     config = load_config("digits", [*overrides, space, *options])
     outcome = tune(config)
     rows = outcome.result["trials"]

@@ -74,6 +74,19 @@ def test_a_lineage_becomes_a_schedule_that_a_config_can_say(population):
             assert weight == search.trials[index].values["train.real_weight"]
 
 
+def test_a_schedule_is_spread_over_the_run_that_trains_by_it():
+    config = tuned(*PBT, "search_seed=6")
+    search, results = played(config)
+    line = lineage(search.best(results), search.trials)
+    in_trials, spread = (with_overrides(config, search.best_values(results, num_steps)) for num_steps in (None, 1000))
+    assert in_trials.train.real_weight_ramp is not None, "otherwise there is nothing to spread"
+    assert in_trials == with_overrides(config, search.best_values(results, 400))
+    for index, start in zip(line, (0, 250, 500, 750), strict=True):
+        for step in (start, start + 249):
+            weight = ramped(spread.train.real_weight, spread.train.real_weight_ramp, step, 1000)
+            assert weight == search.trials[index].values["train.real_weight"]
+
+
 def test_a_field_without_a_schedule_is_refused():
     message = "tune.space must be train.real_weight or train.synthetic_ratio, drawn from a range or a choice, with pbt"
     with pytest.raises(ConfigError, match=re.escape(message)):

@@ -148,6 +148,26 @@ def test_a_space_whose_trials_would_all_fail_is_refused(space, overrides, messag
         check(space, *overrides)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["train.real_weight_ramp={start: 0.9}"],
+            "train.real_weight_ramp must be left out while pbt searches train.real_weight, got {'start': 0.9}; drop it",
+        ),
+        (
+            ["train.num_steps=3", "tune.num_steps=100"],
+            "tune.num_validations must be at most the steps that the schedule is for (3), got 4",
+        ),
+    ],
+)
+def test_a_schedule_that_best_yaml_could_not_say_is_refused(overrides, message):
+    space = {"train.real_weight": ("uniform", 0.5, 0.95)}
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(space, "tune.algorithm=pbt", *overrides)
+    check(space, "tune.algorithm=pbt", "train.synthetic_ratio_ramp={start: 0.5}")
+
+
 def test_an_objective_without_a_validation_set_is_refused():
     config = load_config("digits", ["tune.objectives=[near_auroc,far_auroc]"])
     message = "tune.objectives must be of OOD groups with a validation set (near), got 'far_auroc'; choose another, or"
