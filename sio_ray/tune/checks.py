@@ -14,7 +14,7 @@ from sio_ray.search.population import Population
 from sio_ray.search.space import Space, between, extremes
 from sio_ray.search.trial import Trial
 from sio_ray.stages.preflight import check_judges, check_train
-from sio_ray.tune.work import EVALUATE_PREFIX, GENERATE_PREFIX, PlannedTrial
+from sio_ray.tune.work import EVALUATE_PREFIX, GENERATE_PREFIX, PlannedTrial, keeps_networks
 
 #: Fields of `train` that a search sets itself, or that name data rather than say how to train.
 _NOT_SEARCHED = {"train.arms", "train.seeds", "train.ensemble_size", "train.synthetic_set"}
@@ -37,7 +37,7 @@ def check_space(space: Space, config: Config, num_real: int, num_synthetic: int 
     Raises:
         ConfigError: an unknown field, one that is not searched or that decides nothing with this config, a value out of
             bounds, options that a detector does not take, fewer steps than validations, more synthetic images than
-            there are, or a ramp of a field whose schedule is searched.
+            there are, a ramp of a field whose schedule is searched, or a stopping rule where networks are shared.
         BatchError: at a corner a batch cannot hold both sources.
     """
     for key in space:
@@ -45,6 +45,7 @@ def check_space(space: Space, config: Config, num_real: int, num_synthetic: int 
     if config.tune.algorithm == "pbt":
         Population(space, config.tune)
         _check_schedules(space, config, num_real)
+    _check_stopping(space, config)
     _check_steps(PlannedTrial.of(_trial({}, config), config, num_real).config)  # as the baseline trains
     for values in _corners(space):
         planned = PlannedTrial.of(_trial(values, config), config, num_real)
@@ -130,6 +131,17 @@ def _trial(values: dict[str, Any], config: Config) -> Trial:
     section = config.tune
     last = 1 if section.algorithm == "pbt" else section.num_validations
     return Trial(1, "sio", values, section.seeds, last)
+
+
+def _check_stopping(space: Space, config: Config) -> None:
+    """Refuse stopping where trials share networks: one that takes them is judged at their end alone."""
+    if config.tune.stopping != "none" and keeps_networks(space):
+        raise ConfigError(
+            "tune.stopping",
+            f"none in a space over {EVALUATE_PREFIX}*",
+            config.tune.stopping,
+            "train to the end, as networks are trained once and then judged in each way",
+        )
 
 
 def _check_schedules(space: Space, config: Config, num_real: int) -> None:

@@ -168,6 +168,17 @@ def test_a_schedule_that_best_yaml_could_not_say_is_refused(overrides, message):
     check(space, "tune.algorithm=pbt", "train.synthetic_ratio_ramp={start: 0.5}")
 
 
+@pytest.mark.parametrize("stopping", ["asha", "median"])
+def test_stopping_is_refused_where_trials_take_finished_networks(stopping):
+    # Such a trial has one validation, the last, which a rule would take for the first.
+    space = {"evaluate.detector_options.knn.k": ("choice", [1, 5]), "train.real_weight": ("uniform", 0.5, 0.9)}
+    options = ["tune.detectors=[knn]", "tune.num_validations=9"]
+    message = f"tune.stopping must be none in a space over evaluate.*, got '{stopping}'; train to the end"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(space, *options, f"tune.stopping={stopping}")
+    check(space, *options)
+
+
 def test_an_objective_without_a_validation_set_is_refused():
     config = load_config("digits", ["tune.objectives=[near_auroc,far_auroc]"])
     message = "tune.objectives must be of OOD groups with a validation set (near), got 'far_auroc'; choose another, or"
