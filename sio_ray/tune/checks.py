@@ -14,7 +14,7 @@ from sio_ray.search.population import Population
 from sio_ray.search.space import Space, between, extremes
 from sio_ray.search.trial import Trial
 from sio_ray.stages.preflight import check_judges, check_train
-from sio_ray.tune.work import EVALUATE_PREFIX, GENERATE_PREFIX, PlannedTrial, keeps_networks
+from sio_ray.tune.work import EVALUATE_PREFIX, GENERATE_PREFIX, PlannedTrial, draws_sets, keeps_networks
 
 #: Fields of `train` that a search sets itself, or that name data rather than say how to train.
 _NOT_SEARCHED = {"train.arms", "train.seeds", "train.ensemble_size", "train.synthetic_set"}
@@ -37,7 +37,8 @@ def check_space(space: Space, config: Config, num_real: int, num_synthetic: int 
     Raises:
         ConfigError: an unknown field, one that is not searched or that decides nothing with this config, a value out of
             bounds, options that a detector does not take, fewer steps than validations, more synthetic images than
-            there are, a ramp of a field whose schedule is searched, or a stopping rule where networks are shared.
+            there are, a ramp of a field whose schedule is searched, a stopping rule where networks are shared, or one
+            place for the synthetic sets of all trials.
         BatchError: at a corner a batch cannot hold both sources.
     """
     for key in space:
@@ -49,6 +50,8 @@ def check_space(space: Space, config: Config, num_real: int, num_synthetic: int 
     _check_steps(PlannedTrial.of(_trial({}, config), config, num_real).config)  # as the baseline trains
     for values in _corners(space):
         planned = PlannedTrial.of(_trial(values, config), config, num_real)
+        if draws_sets(space):
+            _check_output(planned.config)
         check_train(planned.config)
         check_judges(planned.config)
         _check_steps(planned.config)
@@ -131,6 +134,16 @@ def _trial(values: dict[str, Any], config: Config) -> Trial:
     section = config.tune
     last = 1 if section.algorithm == "pbt" else section.num_validations
     return Trial(1, "sio", values, section.seeds, last)
+
+
+def _check_output(config: Config) -> None:
+    if config.generate.output is not None:
+        raise ConfigError(
+            "generate.output",
+            f"left out in a space over {GENERATE_PREFIX}*",
+            config.generate.output,
+            "drop it, as every trial's synthetic set needs a place of its own, which is below output_dir",
+        )
 
 
 def _check_stopping(space: Space, config: Config) -> None:

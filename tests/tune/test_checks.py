@@ -179,6 +179,17 @@ def test_stopping_is_refused_where_trials_take_finished_networks(stopping):
     check(space, *options)
 
 
+def test_one_place_for_the_sets_of_all_trials_is_refused():
+    space = {"generate.guidance_scale": ("choice", [1.0, 2.0])}
+    message = "generate.output must be left out in a space over generate.*, got '/sets/one'; drop it, as every trial's"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(space, "generate.output=/sets/one", num_synthetic=None)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check({"generate.output": ("choice", ["/sets/one", "/sets/two"]), **space}, num_synthetic=None)
+    check(space, num_synthetic=None)
+    check({"train.real_weight": ("uniform", 0.5, 0.9)}, "generate.output=/sets/one")
+
+
 def test_an_objective_without_a_validation_set_is_refused():
     config = load_config("digits", ["tune.objectives=[near_auroc,far_auroc]"])
     message = "tune.objectives must be of OOD groups with a validation set (near), got 'far_auroc'; choose another, or"
