@@ -105,7 +105,7 @@ def _work(config: Config, folder: Path, space: Space) -> dict[str, Any]:
     _write(config, folder, result)
     if section.algorithm == "pbt":
         played.delete_states()
-    _tell_what_failed(result, folder)
+    _tell_what_failed(result, folder, learns=search.learns)
     return result
 
 
@@ -120,13 +120,20 @@ def _refuse_what_failed(result: dict[str, Any], played: Play) -> None:
         return
     index, found = min((index, found) for index, found in played.results.items() if index not in usable)
     what = "the baseline" if index == 0 else f"all {len(played.results) - 1} trials beside the baseline"
-    raise TrainingError(
-        f"{what} {found.status}: {(found.error or '').rstrip('.')}; mend what it says, and run the same command again."
-    )
+    if found.status == "diverged":  # a result, which the same command would take from disk
+        remedy = "change what it trains with, such as train.learning_rate, as the same config diverges again"
+    else:
+        remedy = "mend what it says, and run the same command again"
+    raise TrainingError(f"{what} {found.status}: {(found.error or '').rstrip('.')}; {remedy}.")
 
 
-def _tell_what_failed(result: dict[str, Any], folder: Path) -> None:
+def _tell_what_failed(result: dict[str, Any], folder: Path, *, learns: bool) -> None:
     """End with an error if single trials failed; what the others found is written and said first.
+
+    Args:
+        result: of the search.
+        folder: of the search.
+        learns: whether later trials were decided by what came of the failed ones.
 
     Raises:
         TrainingError: the trials and the first error are named.
@@ -136,10 +143,16 @@ def _tell_what_failed(result: dict[str, Any], folder: Path) -> None:
         return
     print_outcome(result, folder)
     first = next(row["error"] for row in result["trials"] if row["index"] == failed[0])
+    again = "run the same command again to retry only the failed ones"
+    if learns:
+        again = (
+            "run the same command again to retry the failed ones; later trials are decided by what comes of these, so "
+            "some may be others then, which are trained anew, and the best may be another"
+        )
     raise TrainingError(
         f"{len(failed)} of {len(result['trials'])} trials failed ({', '.join(map(str, failed))}), the first with: "
         f"{(first or '').rstrip('.')}. All others are kept, and {BEST_CONFIG_NAME} and {SEARCH_PAGE_NAME} are of these;"
-        " run the same command again to retry only the failed ones."
+        f" {again}."
     )
 
 
