@@ -11,7 +11,7 @@ import numpy as np
 from sio_ray.config import Config, TuneConfig
 from sio_ray.errors import ConfigError
 from sio_ray.search.goal import Goal
-from sio_ray.search.space import RANGES, Space, draw, rounded
+from sio_ray.search.space import RANGES, Space, draw, within
 from sio_ray.search.trial import Trial, TrialResult
 from sio_ray.seeding import numpy_generator
 
@@ -99,8 +99,8 @@ class Population:
         if rng.random() < _REDRAW:
             return draw(entry, rng)
         if entry[0] in RANGES:
-            moved = min(max(value * _FACTORS[int(rng.integers(2))], entry[1]), entry[2])
-            return round(moved) if entry[0] == "integer" else rounded(moved)
+            moved = value * _FACTORS[int(rng.integers(2))]
+            return round(min(max(moved, entry[1]), entry[2])) if entry[0] == "integer" else within(entry, moved)
         position = entry[1].index(value) + (-1, 1)[int(rng.integers(2))]
         return entry[1][min(max(position, 0), len(entry[1]) - 1)]
 

@@ -87,7 +87,7 @@ def extremes(entry: tuple[Any, ...]) -> list[Any]:
 def between(entry: tuple[Any, ...]) -> Any:
     """A value inside a range: between whole ends a fraction, which a field of whole numbers does not take."""
     if entry[0] in ("uniform", "loguniform"):
-        return rounded(entry[1] + (entry[2] - entry[1]) / math.pi)
+        return within(entry, entry[1] + (entry[2] - entry[1]) / math.pi)
     return extremes(entry)[0]
 
 
@@ -106,9 +106,9 @@ def draw(entry: tuple[Any, ...], rng: np.random.Generator) -> Any:
     """One value of an entry."""
     match entry:
         case ("uniform", low, high):
-            return rounded(rng.uniform(low, high))
+            return within(entry, rng.uniform(low, high))
         case ("loguniform", low, high):
-            return rounded(math.exp(rng.uniform(math.log(low), math.log(high))))
+            return within(entry, math.exp(rng.uniform(math.log(low), math.log(high))))
         case ("integer", low, high):
             return int(rng.integers(low, high, endpoint=True))
         case (_, values):
@@ -116,9 +116,10 @@ def draw(entry: tuple[Any, ...], rng: np.random.Generator) -> Any:
     raise AssertionError(f"unchecked entry {entry!r}")
 
 
-def rounded(value: float) -> float:
-    """A drawn number with few significant digits."""
-    return float(f"{value:.{_DIGITS}g}")
+def within(entry: tuple[Any, ...], value: float) -> float:
+    """A number of few significant digits inside a range, whose ends may have more."""
+    low, high = entry[1:]
+    return float(min(max(float(f"{value:.{_DIGITS}g}"), low), high))
 
 
 def to_json(space: Space) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 from sio_ray.classifier.schedules import ramped
 from sio_ray.config import load_config, with_overrides
 from sio_ray.errors import ConfigError
+from sio_ray.search.optuna_proposals import field_importance
 from sio_ray.search.population import Population, lineage
 from sio_ray.search.search import Search
 from sio_ray.search.trial import TrialResult
@@ -147,3 +148,12 @@ def test_more_members_than_the_worst_quarter_may_fail(status, unusable):
 def test_a_failure_keeps_the_weights_of_all_later_generations():
     search, results = played(tuned(*PBT), failing={3})
     assert all(search.superseded(results, index) is None for index in range(9, 33))
+
+
+def test_a_perturbed_value_never_passes_an_end_by_rounding():
+    config, space = tuned(*PBT, "search_seed=1"), {"train.real_weight": ("uniform", 0.99991, 0.99996)}
+    search, results = played(config, space)
+    values = [trial.values["train.real_weight"] for trial in search.trials.values() if trial.arm == "sio"]
+    assert all(0.99991 <= value <= 0.99996 for value in values)
+    finals = {index: result for index, result in results.items() if index > 24}
+    field_importance(space, search.trials, finals, "near_auroc")
