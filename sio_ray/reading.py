@@ -69,6 +69,15 @@ def parse_yaml(text: str) -> Any:
     return value
 
 
+def ends_in_comment(text: str) -> bool:
+    """Whether YAML leaves out the end of a valid document as a comment, as of `a #b`."""
+    marks = (yaml.StreamEndToken, yaml.BlockEndToken)  # they stand behind whatever follows the last value
+    last = max(
+        token.end_mark.index for token in yaml.scan(text, Loader=yaml.SafeLoader) if not isinstance(token, marks)
+    )
+    return bool(text[last:].strip())
+
+
 def reason_of(error: BaseException) -> str:
     """The first line of an error, or its class where it has no words."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

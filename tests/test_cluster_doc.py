@@ -70,3 +70,11 @@ def test_files_and_fields_that_are_named_are_there() -> None:
     for field in re.findall(r"`((?:train|generate|evaluate|cluster|tune)\.\w+)(?:=[^`]*)?`", DOCS):
         assert field in dotted_keys(), field
     assert "sio-ray:0.1.0-ray2.60.0" in (ROOT / "jobs" / "kuberay" / "run.yaml").read_text()
+
+
+def test_fields_stand_in_for_the_options_that_submit_does_not_take() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    tune, submit = ({parameter.name for parameter in commands[name].params} for name in ("tune", "submit"))
+    fields = {f"tune.{name}" for name in tune - submit} & {*dotted_keys()}
+    assert fields == {"tune.space", "tune.num_trials"}
+    assert all(f"`{field}`" in DOCS and f"{field}=" in DOCS for field in fields)

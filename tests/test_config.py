@@ -22,6 +22,9 @@ from sio_ray.config import (
 )
 from sio_ray.errors import ConfigError
 
+QUOTE = """quote it for YAML, as in key='"..."' on a command line."""
+NO_COMMENT = "without ' #', at which YAML begins a comment"
+
 
 def value_at(config: Config, key: str) -> Any:
     """The JSON value of a dotted key."""
@@ -89,6 +92,34 @@ def test_overrides_are_yaml_and_the_last_one_counts() -> None:
     assert config.cluster.address == "ray://head:10001"
     assert config.train.num_steps == 7
     assert load_config("digits").train.num_steps != 7
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ('output_dir="/a #b"', "/a #b"),
+        ("output_dir='/a: b'", "/a: b"),
+        ("output_dir=/a#b", "/a#b"),
+        ("output_dir=/a ", "/a"),
+        ("report.title=|\n  a\n", "a\n"),
+        ("report.title='3'", "3"),
+        ("evaluate.detector_options={knn: {k: 5}}\n", {"knn": {"k": 5}}),
+        ("evaluate.detector_options=knn:\n  k: 5\n", {"knn": {"k": 5}}),
+    ],
+)
+def test_the_whole_of_an_override_is_taken(override: str, value: Any) -> None:
+    assert value_at(load_config("digits", [override]), override.partition("=")[0]) == value
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for config in (
+        load_config("digits", ["output_dir=~/runs"]),
+        load_config(write(tmp_path, "name: digits\noutput_dir: ~/runs\n")),
+        with_overrides(load_config("digits"), {"output_dir": "~/runs"}),
+    ):
+        assert config.output_dir == tmp_path / "runs"
+        assert config.run_dir == tmp_path / "runs" / "digits"
 
 
 def test_an_override_reaches_a_section_that_the_file_leaves_out(tmp_path: Path) -> None:
@@ -187,8 +218,22 @@ SEE = "see `sio-ray config digits` for the valid ones"
             "prepare.source must be 'digits', 'fashion_mnist', 'cifar10', 'cifar100', 'imagenet', 'openood' or "
             "'image_folder', got 'mnist'; correct the value.",
         ),
-        ("report.title=3", "report.title must be text, got 3; correct the value."),
-        ("output_dir=3", "output_dir must be a path, got 3; correct the value."),
+        ("report.title=3", f"report.title must be text, got 3; {QUOTE}"),
+        ("output_dir=3", f"output_dir must be a path, got 3; {QUOTE}"),
+        ("output_dir=/a: b", f"output_dir must be a path, got {{'/a': 'b'}}; {QUOTE}"),
+        ("report.title=Run 1: x", f"report.title must be text, got {{'Run 1': 'x'}}; {QUOTE}"),
+        ("name=", "name must be text, got None; correct the value."),
+        (
+            "output_dir=~nobody-of-this-name/a",
+            "output_dir must be below the home of a user that exists, got '~nobody-of-this-name/a'; correct it.",
+        ),
+        ("output_dir=/a #b", f"output_dir must be {NO_COMMENT}, got '/a #b'; leave it out, or {QUOTE}"),
+        ("report.title=#1", f"report.title must be {NO_COMMENT}, got '#1'; leave it out, or {QUOTE}"),
+        ("train.seeds=[0, 1] # two", f"train.seeds must be {NO_COMMENT}, got '[0, 1] # two'; leave it out, or {QUOTE}"),
+        (
+            "evaluate.detector_options.knn=5",
+            "evaluate.detector_options.knn must be a mapping, got 5; correct the value.",
+        ),
         (
             "name=../up",
             "name must be letters, digits, '_', '.' and '-', beginning with a letter or a digit, "

@@ -153,7 +153,7 @@ def _run_state(run: Path) -> RunState:
         if not (name.endswith(_ANY) and any(state.stage == stage for state in states))
     ]
     if (run / "trials").is_dir() and not any(state.stage == "tune" for state in states):
-        found = progress.of_tune(run / "trials", config.tune.num_trials if config else None)
+        found = progress.of_tune(run / "trials", config.tune if config else None)
         modified = progress.last_modified(run / "trials")
         command = _command_for("tune", config)
         states.append(StageState("tune", "tune", "unfinished", progress=found, modified=modified, command=command))
@@ -269,7 +269,7 @@ def _progress(piece: _Piece, run: Path, config: Config | None, num_steps: int | 
         case "evaluate":
             return progress.of_evaluate(run, piece.path)
         case "tune":
-            return progress.of_tune(run / "trials", config.tune.num_trials if config else None)
+            return progress.of_tune(run / "trials", config.tune if config else None)
     return Progress()
 
 

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sio_ray.errors import SioRayError
+from sio_ray.config import TuneConfig
+from sio_ray.errors import ConfigError, SioRayError
 from sio_ray.imageset.files import shards_done
 from sio_ray.imageset.manifest import MANIFEST_NAME, Manifest
 from sio_ray.imageset.storage import Folder
 from sio_ray.reading import parse_json_object
+from sio_ray.search.space import grid_points, is_grid, read_space
 
 #: Written by generate, Ray Train, train and tune; the names are theirs.
 _PLAN, _SNAPSHOT, _BEGUN, _RESULT, _TRIAL_ERROR = (
@@ -115,15 +117,31 @@ def of_evaluate(run: Path, folder: Path) -> Progress:
     return Progress(done, total or None, "shards extracted", f"{scored} parts scored" if scored else "")
 
 
-def of_tune(trials: Path, num_trials: int | None) -> Progress:
-    """Trials that have a result; those of other searches in the same run count too, as they are shared."""
+def num_searched(section: TuneConfig) -> int:
+    """Trials of a search, the baseline among them; how many confirm its best shows only at its end."""
+    if section.algorithm == "pbt":
+        return 1 + section.num_trials * section.num_validations
+    try:
+        space = read_space(section.space)
+    except ConfigError:  # it is not here, as where a cluster searched; most draw as many as they are told to
+        return 1 + section.num_trials
+    return 1 + (len(grid_points(space)) if is_grid(space) else section.num_trials)
+
+
+def of_tune(trials: Path, section: TuneConfig | None) -> Progress:
+    """Trials that have a result; those of other searches in the same run count too, as they are shared.
+
+    Args:
+        trials: folder of them all.
+        section: of the search's config; None if that is not known.
+    """
     folders = [path for path in _folders(trials) if not path.name.startswith("networks-")]
     done = sum((path / _RESULT).is_file() for path in folders)
     failed = sum((path / _TRIAL_ERROR).is_file() and not (path / _RESULT).is_file() for path in folders)
     notes = [f"{len(folders) - done} begun"] if len(folders) > done else []
     notes += [f"{failed} ended with an error"] if failed else []
-    # The baseline is a trial too, and the best are tried again with fresh seeds, how many shows only later.
-    return Progress(done, None if num_trials is None else num_trials + 1, "trials", ", ".join(notes))
+    total = None if section is None else num_searched(section)
+    return Progress(done, None if total is None or done > total else total, "trials", ", ".join(notes))
 
 
 def last_modified(folder: Path) -> str | None:

@@ -15,8 +15,11 @@ from pydantic.fields import FieldInfo
 from sio_ray.config.section import extra_of
 from sio_ray.config.sections import Config
 from sio_ray.errors import ConfigError, did_you_mean
-from sio_ray.reading import parse_yaml
+from sio_ray.reading import ends_in_comment, parse_yaml
 from sio_ray.redaction import redact_values
+
+#: What makes YAML take a value as text.
+_QUOTE = """quote it for YAML, as in key='"..."' on a command line"""
 
 
 def preset_names() -> list[str]:
@@ -33,7 +36,8 @@ def load_config(preset_or_yaml: str, overrides: Sequence[str] = ()) -> Config:
         overrides: `section.field=value`, the value in YAML syntax, such as `train.seeds=[0,1]`.
 
     Raises:
-        ConfigError: no such preset or file, no text, broken YAML, an unknown or ill-typed key.
+        ConfigError: no such preset or file, no text, broken YAML, an override that YAML reads a part of, an unknown or
+            ill-typed key.
     """
     values = _read_yaml(preset_or_yaml)
     for override in overrides:
@@ -46,6 +50,8 @@ def load_config(preset_or_yaml: str, overrides: Sequence[str] = ()) -> Config:
             value = parse_yaml(text)
         except ValueError as error:
             raise ConfigError(key, "valid YAML", text, "quote the value") from error
+        if ends_in_comment(text):
+            raise ConfigError(key, "without ' #', at which YAML begins a comment", text, f"leave it out, or {_QUOTE}")
         _set_dotted(values, key, value)
     return build_config(values)
 
@@ -174,6 +180,7 @@ _RULES = {
     "string_pattern_mismatch": "letters, digits, '_', '.' and '-', beginning with a letter or a digit",
     "path_type": "a path",
     "tuple_type": "a list",
+    "dict_type": "a mapping",
     "too_short": "a list of at least {min_length}",
     "literal_error": "{expected}",
     "greater_than": "greater than {gt}",
@@ -205,7 +212,8 @@ def translate(error: ValidationError, model: type[BaseModel] = Config, prefix: s
     rule = _RULES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
     if first["type"] == "missing":
         return ConfigError(key, "given", None, f"add {key} to the config")
-    remedy = "correct the value"
+    is_text_wanted = first["type"] in ("string_type", "path_type") and value is not None
+    remedy = _QUOTE if is_text_wanted else "correct the value"
     if field is not None:
         remedy = str(extra_of(field).get("remedy", remedy))
         lower = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)

@@ -43,9 +43,13 @@ class Search:
         return str(self.result["objectives"][0])
 
     @property
-    def detection(self) -> str | None:
-        """The objective that ID accuracy is weighed against; None where accuracy alone is the objective."""
-        return next((str(metric) for metric in self.result["objectives"] if metric != ACCURACY), None)
+    def traded(self) -> tuple[str, str] | None:
+        """What the front weighs against what: OOD detection against ID accuracy, or against the other objective.
+
+        None where accuracy alone is the objective.
+        """
+        detection = [str(metric) for metric in self.result["objectives"] if metric != ACCURACY]
+        return (detection[0], (*detection, ACCURACY)[1]) if detection else None
 
     @property
     def trials(self) -> list[Trial]:

@@ -31,6 +31,11 @@ class Goal:
         """Of a config."""
         return cls(section.objectives, section.max_accuracy_drop)
 
+    @property
+    def traded(self) -> tuple[str, ...]:
+        """What the front weighs: both objectives, or the one against ID accuracy."""
+        return self.objectives if len(self.objectives) > 1 else tuple(dict.fromkeys((*self.objectives, ACCURACY)))
+
     def least_accuracy(self, baseline: TrialResult) -> float | None:
         """The least ID accuracy of a trial that counts; None without a constraint, or a baseline to compare with."""
         accuracy = baseline.value(ACCURACY)

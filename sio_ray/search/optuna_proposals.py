@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from sio_ray.config import TuneConfig
 from sio_ray.search.goal import ACCURACY, Goal
-from sio_ray.search.space import Space, grid_points, rounded
+from sio_ray.search.space import Space, grid_points, within
 from sio_ray.search.trial import Trial, TrialResult
 from sio_ray.seeding import derive_seed
 
@@ -125,7 +125,7 @@ def _distribution(entry: tuple[Any, ...]) -> BaseDistribution:
 def _value(entry: tuple[Any, ...], param: Any) -> Any:
     match entry[0]:
         case "uniform" | "loguniform":
-            return rounded(param)
+            return within(entry, param)
         case "integer":
             return param
     return entry[1][param]

@@ -11,7 +11,7 @@ import numpy as np
 from sio_ray.config import Config, TuneConfig
 from sio_ray.errors import ConfigError
 from sio_ray.search.goal import Goal
-from sio_ray.search.space import RANGES, Space, draw, rounded
+from sio_ray.search.space import RANGES, Space, draw, within
 from sio_ray.search.trial import Trial, TrialResult
 from sio_ray.seeding import numpy_generator
 
@@ -40,8 +40,9 @@ class Population:
 
     A segment of a run is a trial of its own: index 1 + generation * size + member. A member of the worst quarter goes
     on from one of the best quarter, with its values perturbed; the others go on as they are. The search reads the
-    results of one generation for the next, so timing decides nothing. A constraint on ID accuracy binds at the end
-    alone, as the baseline's is known there.
+    results of one generation for the next, so timing decides nothing. One without a usable network is always replaced,
+    and never gone on from, unless the whole generation has none. A constraint on ID accuracy binds at the end alone, as
+    the baseline's is known there.
 
     Args:
         space: of fields that a config can say a schedule of.
@@ -81,25 +82,25 @@ class Population:
         if generation == 0:
             return Member({key: draw(entry, rng) for key, entry in self._space.items()}, None)
         before = list(self.indices(generation - 1))
-        ranked = sorted(before, key=lambda other: (self._worth(results[other]), -other))
-        num_replaced = max(1, int(self.size * _QUANTILE))
+        worths = {
+            other: worth for other in before if (worth := results[other].value(self._goal.objectives[0])) is not None
+        }
+        ranked = sorted(worths, key=lambda other: (worths[other], -other))
+        quarter = max(1, int(self.size * _QUANTILE))
+        num_worst = max(0, quarter - (self.size - len(ranked)))  # those without a network are the worst
         mine = before[number]
-        if mine not in ranked[:num_replaced]:
+        if mine in ranked[num_worst:] or not ranked:
             return Member(dict(trials[mine].values), mine)
-        source = ranked[-1 - int(rng.integers(num_replaced))]
+        source = ranked[-1 - int(rng.integers(min(quarter, len(ranked))))]
         return Member({key: self._perturb(key, trials[source].values[key], rng) for key in self._space}, source)
-
-    def _worth(self, result: TrialResult) -> float:
-        value = result.value(self._goal.objectives[0])
-        return -np.inf if value is None else value
 
     def _perturb(self, key: str, value: Any, rng: np.random.Generator) -> Any:
         entry = self._space[key]
         if rng.random() < _REDRAW:
             return draw(entry, rng)
         if entry[0] in RANGES:
-            moved = min(max(value * _FACTORS[int(rng.integers(2))], entry[1]), entry[2])
-            return round(moved) if entry[0] == "integer" else rounded(moved)
+            moved = value * _FACTORS[int(rng.integers(2))]
+            return round(min(max(moved, entry[1]), entry[2])) if entry[0] == "integer" else within(entry, moved)
         position = entry[1].index(value) + (-1, 1)[int(rng.integers(2))]
         return entry[1][min(max(position, 0), len(entry[1]) - 1)]
 

@@ -79,15 +79,21 @@ class Search:
             among = self._population.indices(self._population.num_generations - 1)
         return self.goal.best(results, among)
 
-    def best_values(self, results: Mapping[int, TrialResult]) -> dict[str, object]:
-        """What the best changes in the config: dotted fields; for a population a schedule."""
+    def best_values(self, results: Mapping[int, TrialResult], num_steps: int | None = None) -> dict[str, object]:
+        """What the best changes in the config: dotted fields; for a population a schedule.
+
+        Args:
+            results: index to result, of the search.
+            num_steps: of the run that trains by them, over which a schedule is spread; those of a trial if not given.
+        """
         best = self.best(results)
         if best == 0:
             return {"train.arms": ["baseline"]}
         if self._population is None:
             return dict(self.trials[best].values)
         line = [self.trials[index] for index in lineage(best, self.trials)]
-        starts = [0, *(results[segment.index].curve[-1].step for segment in line[:-1])]
+        ends = [results[segment.index].curve[-1].step for segment in line]
+        starts = [0, *(round(end * (num_steps or ends[-1]) / ends[-1]) for end in ends[:-1])]
         return schedule_values(self._config, line, starts)
 
     def generation_of(self, index: int) -> int | None:
@@ -99,13 +105,14 @@ class Search:
     def superseded(self, results: Mapping[int, TrialResult], index: int) -> range | None:
         """The generation whose weights nobody needs any more once this trial has ended; None if there is none.
 
-        A segment that failed may be tried again, from the weights of its parent.
+        A segment that failed may be tried again, from the weights of its parent; what then comes of it may give later
+        generations other parents.
         """
         generation = self.generation_of(index)
         if self._population is None or not generation:
             return None
-        mine = self._population.indices(generation)
-        is_whole = all(other in results and results[other].status != "failed" for other in mine)
+        so_far = range(1, self._population.indices(generation).stop)
+        is_whole = all(other in results and results[other].status != "failed" for other in so_far)
         return self._population.indices(generation - 1) if is_whole else None
 
     def _needed(self, index: int) -> range:

@@ -59,6 +59,8 @@ def _checked_form(space: Any, path: Path) -> Space:
     if not isinstance(space, dict) or not space:
         raise ConfigError("tune.space", "a file whose SPACE is a dict of fields", str(path), "name at least one field")
     for key, entry in space.items():
+        if not isinstance(key, str):
+            raise ConfigError("SPACE", "a dict whose keys are fields of the config", key, f"correct it in {path}")
         if not isinstance(entry, tuple) or not (_is_range(entry) or _is_list(entry)):
             raise ConfigError(f"SPACE[{key!r}]", _FORM, entry, f"correct it in {path}")
     return space
@@ -82,6 +84,13 @@ def extremes(entry: tuple[Any, ...]) -> list[Any]:
     return list(entry[1:]) if entry[0] in RANGES else entry[1]
 
 
+def between(entry: tuple[Any, ...]) -> Any:
+    """A value inside a range: between whole ends a fraction, which a field of whole numbers does not take."""
+    if entry[0] in ("uniform", "loguniform"):
+        return within(entry, entry[1] + (entry[2] - entry[1]) / math.pi)
+    return extremes(entry)[0]
+
+
 def is_grid(space: Space) -> bool:
     """Whether nothing is drawn, so that a search is over when all points were tried."""
     return all(entry[0] == "grid" for entry in space.values())
@@ -97,9 +106,9 @@ def draw(entry: tuple[Any, ...], rng: np.random.Generator) -> Any:
     """One value of an entry."""
     match entry:
         case ("uniform", low, high):
-            return rounded(rng.uniform(low, high))
+            return within(entry, rng.uniform(low, high))
         case ("loguniform", low, high):
-            return rounded(math.exp(rng.uniform(math.log(low), math.log(high))))
+            return within(entry, math.exp(rng.uniform(math.log(low), math.log(high))))
         case ("integer", low, high):
             return int(rng.integers(low, high, endpoint=True))
         case (_, values):
@@ -107,9 +116,10 @@ def draw(entry: tuple[Any, ...], rng: np.random.Generator) -> Any:
     raise AssertionError(f"unchecked entry {entry!r}")
 
 
-def rounded(value: float) -> float:
-    """A drawn number with few significant digits."""
-    return float(f"{value:.{_DIGITS}g}")
+def within(entry: tuple[Any, ...], value: float) -> float:
+    """A number of few significant digits inside a range, whose ends may have more."""
+    low, high = entry[1:]
+    return float(min(max(float(f"{value:.{_DIGITS}g}"), low), high))
 
 
 def to_json(space: Space) -> dict[str, dict[str, Any]]:

@@ -70,9 +70,7 @@ def check_settings(config: Config, stages: Sequence[str]) -> None:
         if "evaluate" in stages and not (section.checkpoints or section.outputs):
             choose_detectors(section.detectors, section.detector_options, _network_to_be(training.config.train))
     if "tune" in stages:
-        choose_detectors(
-            config.tune.detectors, config.judging_options, _network_to_be(config.train), field="tune.detectors"
-        )
+        check_judges(config)
         if config.train.ensemble_size > 1:
             raise ConfigError(
                 "train.ensemble_size",
@@ -89,6 +87,17 @@ def check_settings(config: Config, stages: Sequence[str]) -> None:
             config.report.detector,
             "choose one of them",
         )
+
+
+def check_judges(config: Config) -> None:
+    """Refuse detectors that could not judge the trials of a search.
+
+    Raises:
+        ConfigError: names or options that do not suit, or a detector that reads what the network has not.
+    """
+    choose_detectors(
+        config.tune.detectors, config.judging_options, _network_to_be(config.train), field="tune.detectors"
+    )
 
 
 def _network_to_be(section: TrainConfig) -> ScoredNetwork:

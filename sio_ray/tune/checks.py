@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, get_args
 
+from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.config import Config, dotted_keys, with_overrides
 from sio_ray.errors import ConfigError, did_you_mean
+from sio_ray.ood.groups import Group
 from sio_ray.search.population import Population
-from sio_ray.search.space import Space, extremes
+from sio_ray.search.space import Space, between, extremes
 from sio_ray.search.trial import Trial
-from sio_ray.stages.preflight import check_train
-from sio_ray.tune.work import EVALUATE_PREFIX, GENERATE_PREFIX, PlannedTrial
+from sio_ray.stages.preflight import check_judges, check_train
+from sio_ray.tune.work import EVALUATE_PREFIX, GENERATE_PREFIX, PlannedTrial, draws_sets, keeps_networks
 
 #: Fields of `train` that a search sets itself, or that name data rather than say how to train.
 _NOT_SEARCHED = {"train.arms", "train.seeds", "train.ensemble_size", "train.synthetic_set"}
@@ -34,19 +36,49 @@ def check_space(space: Space, config: Config, num_real: int, num_synthetic: int 
 
     Raises:
         ConfigError: an unknown field, one that is not searched or that decides nothing with this config, a value out of
-            bounds, or more synthetic images than there are.
+            bounds, options that a detector does not take, fewer steps than validations, more synthetic images than
+            there are, a ramp of a field whose schedule is searched, a stopping rule where networks are shared, or one
+            place for the synthetic sets of all trials.
         BatchError: at a corner a batch cannot hold both sources.
     """
     for key in space:
         _check_field(key, space, config)
     if config.tune.algorithm == "pbt":
         Population(space, config.tune)
+        _check_schedules(space, config, num_real)
+    _check_stopping(space, config)
+    _check_steps(PlannedTrial.of(_trial({}, config), config, num_real).config)  # as the baseline trains
     for values in _corners(space):
         planned = PlannedTrial.of(_trial(values, config), config, num_real)
+        if draws_sets(space):
+            _check_output(planned.config)
         check_train(planned.config)
+        check_judges(planned.config)
+        _check_steps(planned.config)
         _check_ratio(planned.config, num_real, num_synthetic)
     for key, entry in space.items():
         _check_decides(key, extremes(entry), config, num_real)
+
+
+def check_objectives(config: Config, groups: Collection[str]) -> None:
+    """Refuse an objective that no validation set gives.
+
+    Args:
+        config: of the search.
+        groups: of the OOD validation sets.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for objective in config.tune.objectives:
+        group = objective.removesuffix("_auroc")
+        if group in get_args(Group) and group not in groups:
+            raise ConfigError(
+                "tune.objectives",
+                f"of OOD groups with a validation set ({', '.join(sorted(groups))})",
+                objective,
+                f"choose another, or prepare a {group}-OOD validation set",
+            )
 
 
 def check_concurrency(config: Config, *, learns: bool) -> None:
@@ -83,6 +115,7 @@ def _check_field(key: str, space: Space, config: Config) -> None:
 
 
 def _corners(space: Space) -> Iterator[dict[str, Any]]:
+    yield {key: between(entry) for key, entry in space.items()}
     values = [extremes(entry) for entry in space.values()]
     count = 1
     for each in values:
@@ -101,6 +134,57 @@ def _trial(values: dict[str, Any], config: Config) -> Trial:
     section = config.tune
     last = 1 if section.algorithm == "pbt" else section.num_validations
     return Trial(1, "sio", values, section.seeds, last)
+
+
+def _check_output(config: Config) -> None:
+    if config.generate.output is not None:
+        raise ConfigError(
+            "generate.output",
+            f"left out in a space over {GENERATE_PREFIX}*",
+            config.generate.output,
+            "drop it, as every trial's synthetic set needs a place of its own, which is below output_dir",
+        )
+
+
+def _check_stopping(space: Space, config: Config) -> None:
+    """Refuse stopping where trials share networks: one that takes them is judged at their end alone."""
+    if config.tune.stopping != "none" and keeps_networks(space):
+        raise ConfigError(
+            "tune.stopping",
+            f"none in a space over {EVALUATE_PREFIX}*",
+            config.tune.stopping,
+            "train to the end, as networks are trained once and then judged in each way",
+        )
+
+
+def _check_schedules(space: Space, config: Config, num_real: int) -> None:
+    """Refuse what the schedule that a population finds could not be written over, or into."""
+    for key in space:
+        field = f"{key.removeprefix('train.')}_ramp"
+        if (ramp := getattr(config.train, field)) is not None:
+            raise ConfigError(
+                f"train.{field}",
+                f"left out while pbt searches {key}",
+                ramp.model_dump(exclude_defaults=True),
+                f"drop it, as a population finds a schedule of its own, or take {key} out of the space",
+            )
+    if (num_steps := num_steps_of(config.train, num_real)) < config.tune.num_validations:
+        raise ConfigError(
+            "tune.num_validations",
+            f"at most the steps that the schedule is for ({num_steps:,})",
+            config.tune.num_validations,
+            "judge trials less often, or train longer",
+        )
+
+
+def _check_steps(config: Config) -> None:
+    if config.train.num_steps < config.tune.num_validations:
+        raise ConfigError(
+            "tune.num_validations",
+            f"at most the steps of a trial ({config.train.num_steps:,})",
+            config.tune.num_validations,
+            "judge trials less often, or train them longer",
+        )
 
 
 def _check_ratio(config: Config, num_real: int, num_synthetic: int | None) -> None:

@@ -19,7 +19,7 @@ from sio_ray.training.loop import CHECK_EVERY_STEPS, refuse_what_is_not_finite
 from sio_ray.training.shared_sets import fetch
 from sio_ray.training.workers import from_first_worker, mean_over_workers
 from sio_ray.tune.judge import Judge
-from sio_ray.tune.store import delete_state, load_state, save_state, write_result
+from sio_ray.tune.store import delete_state, load_state, read_result, save_state, write_result
 from sio_ray.tune.work import TrialWork
 
 
@@ -110,7 +110,9 @@ class TrialRun:
             for learner in self._learners:
                 learner.feed.close()
         if self._place.rank == 0:
-            write_result(self._work.folder, result)
+            # A segment that is trained again for its state keeps the result that later ones were decided by.
+            if read_result(self._work.folder) is None:
+                write_result(self._work.folder, result)
             if not self._work.keeps_state:
                 delete_state(self._work.folder)
         return result

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from sio_ray.classifier.schedules import num_steps_of
 from sio_ray.config import Config
 from sio_ray.progress import console
 from sio_ray.search.goal import ACCURACY, paired_gain, pareto_front
@@ -58,10 +59,10 @@ def outcome_of(
         "num_seeds": len(section.seeds),
         "trials": [_row(search, trials[index], results[index], results[0]) for index in sorted(results)],
         "best": best,
-        "best_values": search.best_values(results),
+        "best_values": search.best_values(results, num_steps_of(config.train, sets.num_real)),
         "confirmation": _confirmation(search, results, section.objectives[0]),
         "importance": field_importance(space, trials, finals, section.objectives[0]),
-        "pareto": pareto_front(finals, (section.objectives[0], ACCURACY)),
+        "pareto": pareto_front(finals, search.goal.traded),
         "constraint": None
         if least is None
         else {"max_accuracy_drop": section.max_accuracy_drop, "least_accuracy": least},

@@ -25,7 +25,7 @@ from sio_ray.training.feeds import cpus_of_feed
 from sio_ray.tune.process import run_trial
 from sio_ray.tune.sets import TrialSets
 from sio_ray.tune.shelf import lay_down, open_shelf
-from sio_ray.tune.store import ERROR_NAME, delete_state, read_error, read_result
+from sio_ray.tune.store import ERROR_NAME, delete_state, has_state, read_error, read_result
 from sio_ray.tune.watch import Watch
 from sio_ray.tune.work import PlannedTrial
 
@@ -65,6 +65,7 @@ class Play:
         self._shelf = shelf
         self._waiting: deque[Trial] = deque()
         self._running: dict[str, tuple[int, float]] = {}
+        self._lost: dict[int, str] = {}
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Tune pickles all that it is given, to restore a search from; this one is played again from its results."""
@@ -84,20 +85,25 @@ class Play:
     def start_next(self, tune_id: str) -> dict[str, Any] | None:
         """Start the next trial under Tune's name for it; its index and key, or None if there is none to start now."""
         while (trial := self._peek()) is not None:
-            planned = self.planned[trial.index]
-            found = read_result(planned.folder)
-            if found is None and not self._may_start(planned):
-                return None
-            self._waiting.popleft()
-            if found is not None:
+            if (found := read_result(self.planned[trial.index].folder)) is not None:
                 self.num_reused += 1
+            else:
+                first = self._first_to_train(trial)
+                found = self._orphaned(trial, first)
+            if found is not None:
+                self._waiting.popleft()
                 self._end(trial.index, found)
                 continue
+            planned = self.planned[first.index]
+            if not self._may_start(planned):
+                return None
+            if first is trial:
+                self._waiting.popleft()
             lay_down(self._shelf, planned.key, self._sets.work_for(planned))
             Folder(str(planned.folder)).delete(ERROR_NAME)
-            self._running[tune_id] = (trial.index, time.monotonic())
-            self._watch.start(trial)
-            return {"index": trial.index, "key": planned.key}
+            self._running[tune_id] = (first.index, time.monotonic())
+            self._watch.start(first)
+            return {"index": first.index, "key": planned.key}
         return None
 
     def is_over(self) -> bool:
@@ -113,6 +119,9 @@ class Play:
         """A trial's process is done with it, or has failed as often as it may."""
         index, start_s = self._running.pop(tune_id)
         planned = self.planned[index]
+        if index in self.results:
+            self._trained_again(index)
+            return
         result = read_result(planned.folder)
         if result is None:
             result = TrialResult("failed", error=read_error(planned.folder) or _DIED)
@@ -122,8 +131,9 @@ class Play:
         self._end(index, result)
 
     def delete_states(self) -> None:
-        """Forget what segments of a population left for others to continue from."""
-        self._delete_states(self.planned)
+        """Forget what segments of a population left for others to continue from, unless one may be tried again."""
+        if all(result.status != "failed" for result in self.results.values()):
+            self._delete_states(self.planned)
 
     def _delete_states(self, indices: Iterable[int]) -> None:
         for index in indices:
@@ -138,6 +148,38 @@ class Play:
             self._waiting.append(trial)
             self._plan(trial)
         return self._waiting[0]
+
+    def _first_to_train(self, trial: Trial) -> Trial:
+        """What a trial without a result waits for: the first of its lineage whose successor lacks its state, or itself.
+
+        A segment's result stays when its state is gone, as it is after another search of the same experiment.
+        """
+        while trial.parent is not None and not has_state(self.planned[trial.parent].folder):
+            trial = self._search.trials[trial.parent]
+        return trial
+
+    def _orphaned(self, trial: Trial, first: Trial) -> TrialResult | None:
+        """The result of a trial that nothing can be continued from; None if it can be trained."""
+        if trial.parent is None:
+            return None
+        status = self.results[trial.parent].status
+        if status in ("failed", "diverged"):
+            return TrialResult("failed", error=f"trial {trial.parent}, which it continues, {status}")
+        if first.index in self._lost:
+            why = f"trial {first.index}, whose weights it needs, could not be trained again: {self._lost[first.index]}"
+            return TrialResult("failed", error=why)
+        return None
+
+    def _trained_again(self, index: int) -> None:
+        """A trial whose result was there has run once more for its state."""
+        folder, result = self.planned[index].folder, self.results[index]
+        if has_state(folder):
+            self.num_reused -= 1
+        else:
+            self._lost[index] = read_error(folder) or _DIED
+            result = TrialResult("failed", error=self._lost[index])
+        self._shelf.clear.remote(self.planned[index].key)
+        self._watch.end(self._search.trials[index], result, self._search.num_trials)
 
     def _plan(self, trial: Trial) -> None:
         parent = self.planned[trial.parent] if trial.parent is not None else None
@@ -158,8 +200,12 @@ class Play:
 
     def _end(self, index: int, result: TrialResult) -> None:
         self.results[index] = result
-        if (before := self._search.superseded(self.results, index)) is not None:
-            self._delete_states(before)
+        before = self._search.superseded(self.results, index)
+        if before is not None:
+            now = range(before.stop, before.stop + len(before))
+            # One that was taken from disk without its state may have to be trained again, from the states before it.
+            if all(has_state(self.planned[other].folder) for other in now):
+                self._delete_states(before)
         self._watch.end(self._search.trials[index], result, self._search.num_trials)
 
 

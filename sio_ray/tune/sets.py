@@ -17,7 +17,7 @@ from sio_ray.stages.train import architecture_for
 from sio_ray.stages.training_sets import open_training_sets
 from sio_ray.training.feeds import streams
 from sio_ray.training.shared_sets import SourceSpec, pixel_counts_of, share
-from sio_ray.tune.work import EVALUATE_PREFIX, PlannedTrial, TrialWork, draws_sets
+from sio_ray.tune.work import PlannedTrial, TrialWork, draws_sets, keeps_networks
 
 
 class TrialSets:
@@ -39,7 +39,7 @@ class TrialSets:
 
     def __init__(self, config: Config, space: Space) -> None:
         self.draws = draws_sets(space)
-        self._keeps_networks = any(key.startswith(EVALUATE_PREFIX) for key in space)
+        self._keeps_networks = keeps_networks(space)
         self._base = open_training_sets(config, "tune", with_synthetic=not self.draws)
         self._ood = PreparedSets(config, "tune").ood("val")
         self._shared: dict[SourceSpec, Any] = {}
@@ -56,6 +56,11 @@ class TrialSets:
     def num_synthetic(self) -> int | None:
         """Images of the synthetic set at hand; None where every trial draws its own."""
         return None if self._base.synthetic is None else len(self._base.synthetic)
+
+    @property
+    def ood_groups(self) -> set[str]:
+        """Groups of the OOD validation sets."""
+        return {group for group, _ in self._ood}
 
     def base_sources(self) -> dict[str, SourceSpec]:
         """The sources of the search's own config, from which follows whether trials stream."""

@@ -27,7 +27,7 @@ from sio_ray.stages.layout import (
 from sio_ray.stages.record import Outcome, run_once
 from sio_ray.stages.shared_storage import check_shared_storage
 from sio_ray.training.side_by_side import side_by_side
-from sio_ray.tune.checks import check_concurrency, check_space
+from sio_ray.tune.checks import check_concurrency, check_objectives, check_space
 from sio_ray.tune.outcome import outcome_of, print_outcome, trials_table
 from sio_ray.tune.runner import Play, cpus_per_worker, play
 from sio_ray.tune.sets import TrialSets
@@ -44,7 +44,8 @@ def tune(config: Config) -> Outcome:
 
     Raises:
         StageError: an earlier stage has not run for this config.
-        ConfigError: the space is broken, leaves a field's bounds, or asks for more synthetic images than there are.
+        ConfigError: the space is broken, leaves a field's bounds, or asks for more synthetic images than there are; or
+            no validation set gives an objective.
         BatchError: with some of its values a batch cannot hold both sources.
         ImageSetError: there is no near-OOD validation set.
         ResourceError: the cluster has too few cores or GPUs.
@@ -84,6 +85,7 @@ def _work(config: Config, folder: Path, space: Space) -> dict[str, Any]:
     check_shared_storage(config, "tune")
     sets = TrialSets(config, space)
     check_space(space, config, sets.num_real, sets.num_synthetic)
+    check_objectives(config, sets.ood_groups)
     search = Search(config, space)
     check_concurrency(config, learns=search.learns)
     check_workers(
@@ -103,7 +105,7 @@ def _work(config: Config, folder: Path, space: Space) -> dict[str, Any]:
     _write(config, folder, result)
     if section.algorithm == "pbt":
         played.delete_states()
-    _tell_what_failed(result, folder)
+    _tell_what_failed(result, folder, learns=search.learns)
     return result
 
 
@@ -118,13 +120,20 @@ def _refuse_what_failed(result: dict[str, Any], played: Play) -> None:
         return
     index, found = min((index, found) for index, found in played.results.items() if index not in usable)
     what = "the baseline" if index == 0 else f"all {len(played.results) - 1} trials beside the baseline"
-    raise TrainingError(
-        f"{what} {found.status}: {(found.error or '').rstrip('.')}; mend what it says, and run the same command again."
-    )
+    if found.status == "diverged":  # a result, which the same command would take from disk
+        remedy = "change what it trains with, such as train.learning_rate, as the same config diverges again"
+    else:
+        remedy = "mend what it says, and run the same command again"
+    raise TrainingError(f"{what} {found.status}: {(found.error or '').rstrip('.')}; {remedy}.")
 
 
-def _tell_what_failed(result: dict[str, Any], folder: Path) -> None:
+def _tell_what_failed(result: dict[str, Any], folder: Path, *, learns: bool) -> None:
     """End with an error if single trials failed; what the others found is written and said first.
+
+    Args:
+        result: of the search.
+        folder: of the search.
+        learns: whether later trials were decided by what came of the failed ones.
 
     Raises:
         TrainingError: the trials and the first error are named.
@@ -134,10 +143,16 @@ def _tell_what_failed(result: dict[str, Any], folder: Path) -> None:
         return
     print_outcome(result, folder)
     first = next(row["error"] for row in result["trials"] if row["index"] == failed[0])
+    again = "run the same command again to retry only the failed ones"
+    if learns:
+        again = (
+            "run the same command again to retry the failed ones; later trials are decided by what comes of these, so "
+            "some may be others then, which are trained anew, and the best may be another"
+        )
     raise TrainingError(
         f"{len(failed)} of {len(result['trials'])} trials failed ({', '.join(map(str, failed))}), the first with: "
         f"{(first or '').rstrip('.')}. All others are kept, and {BEST_CONFIG_NAME} and {SEARCH_PAGE_NAME} are of these;"
-        " run the same command again to retry only the failed ones."
+        f" {again}."
     )
 
 

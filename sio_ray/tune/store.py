@@ -89,6 +89,11 @@ def load_state(folder: str) -> tuple[list[dict[str, Tensor]], dict[str, Any]] | 
     return [states[number] for number in sorted(states)], progress
 
 
+def has_state(folder: Path | str) -> bool:
+    """Whether a trial's folder holds a state to continue from."""
+    return (Path(folder) / STATE_NAME).exists()
+
+
 def delete_state(folder: str) -> None:
     """Forget the state of a trial that has ended."""
     Folder(folder).delete(STATE_NAME)

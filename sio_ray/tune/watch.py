@@ -53,8 +53,9 @@ class Watch:
         self._num_new, self._lock = 0, threading.Lock()
 
     def start(self, trial: Trial) -> None:
-        """A trial begins to run."""
+        """A trial begins to run; one that is trained again counts when it has ended once more."""
         with self._lock:
+            self._results.pop(trial.index, None)
             self._trials[trial.index] = trial
             self._running[trial.index] = {}
         events.tell("trial_begun", trial=trial.index, arm=trial.arm, phase=trial.phase, values=trial.values)

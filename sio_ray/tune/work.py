@@ -31,6 +31,11 @@ def draws_sets(space: Space) -> bool:
     return any(key.startswith(GENERATE_PREFIX) for key in space)
 
 
+def keeps_networks(space: Space) -> bool:
+    """Whether trials of a space share networks, which are then kept."""
+    return any(key.startswith(EVALUATE_PREFIX) for key in space)
+
+
 @dataclass(frozen=True)
 class PlannedTrial:
     """A trial with the config that its values make.

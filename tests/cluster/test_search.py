@@ -1,5 +1,6 @@
 """The search under Ray Tune: only validation sets, nothing trained twice, deaths and failures told apart."""
 
+import json
 import os
 import re
 import shutil
@@ -177,6 +178,7 @@ def test_a_search_that_learns_draws_sets_between_its_trials(overrides, tmp_path)
 def test_a_population_finds_a_schedule_that_runs(overrides, tmp_path):
     space = write_space(tmp_path, train__real_weight=("uniform", 0.5, 0.95))
     options = ["tune.algorithm=pbt", "tune.num_trials=3", "tune.num_validations=3", "tune.confirm_seeds=[5]"]
+    options += ["train.num_steps=12"]
     config = load_config("digits", [*overrides, space, *options])
     outcome = tune(config)
     rows = outcome.result["trials"]
@@ -189,6 +191,18 @@ def test_a_population_finds_a_schedule_that_runs(overrides, tmp_path):
         confirmed = rows[-1]
         assert confirmed["phase"] == "confirm"
         assert confirmed["values"] == outcome.result["best_values"]
+
+    # Its weights are gone, so a segment that lost its result has the one before it trained again, for these alone.
+    before = result_files(config)
+    steps = {path: [point["step"] for point in json.loads(path.read_text())["curve"]] for path in before}
+    lost = next(path for path in before if steps[path] == [8])
+    lost.unlink()
+    (outcome.output / "stage.json").unlink()
+    again = tune(config).result
+    assert again["cost"]["num_trained"] == 2
+    assert without_seconds(again) == without_seconds(outcome.result)
+    after = result_files(config)
+    assert [path for path in before if after[path] != before[path]] == [lost]
 
 
 def test_a_trial_of_two_workers_trains_under_ray_train_and_finds_the_same(overrides, tmp_path):

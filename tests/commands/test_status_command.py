@@ -18,6 +18,7 @@ from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _Chec
 from sio_ray.cli import main
 from sio_ray.commands.rerun import command_for
 from sio_ray.commands.status import RunState, status_of
+from sio_ray.commands.status_progress import Progress, of_tune
 from sio_ray.config import Config, load_config
 from sio_ray.errors import StageError
 from sio_ray.imageset import ImageSetInfo, write_image_set
@@ -332,3 +333,26 @@ def test_trainings_of_methods_are_told_apart(tmp_path: Path) -> None:
     }
     assert run.command is not None
     assert "methods='[msp, vos]'" in run.command.replace("'methods=", "methods='")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "total"),
+    [
+        ((), 17),
+        (("tune.algorithm=pbt", "tune.num_trials=4", "tune.num_validations=4"), 17),
+        (("tune.space=tune_spaces/weight_grid.py",), 5),
+        (("tune.space=/on/the/cluster.py",), 17),
+    ],
+)
+def test_trials_are_counted_out_of_those_that_the_search_will_try(
+    tmp_path: Path, overrides: tuple[str, ...], total: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    section = load_config("digits", overrides).tune
+    assert of_tune(tmp_path, section) == Progress(0, total, "trials")
+    for number in range(total + 1):
+        assert of_tune(tmp_path, section).total == total
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "result.json").write_text("{}")
+    assert of_tune(tmp_path, section) == Progress(total + 1, None, "trials"), "the best are confirmed too"
+    assert of_tune(tmp_path, None).total is None

@@ -87,6 +87,10 @@ def two_objectives():
     return make_result(objectives=["near_auroc", "val_accuracy"], stopping="none", pareto=[1, 4, 5, 6])
 
 
+def two_groups():
+    return make_result(objectives=["near_auroc", "far_auroc"], stopping="none", pareto=[1, 4, 5, 6])
+
+
 def accuracy_first():
     return make_result(objectives=["val_accuracy"])
 
@@ -126,7 +130,16 @@ CASES = {
     **{
         case.__name__: case
         for case in (
-            *(only_baseline, one_trial, all_failed, nothing_at_all, without_baseline, two_objectives, accuracy_first),
+            *(
+                only_baseline,
+                one_trial,
+                all_failed,
+                nothing_at_all,
+                without_baseline,
+                two_objectives,
+                two_groups,
+                accuracy_first,
+            ),
             *(one_seed, equal_trials, fixed_ranges, without_far_sets),
         )
     },
@@ -284,6 +297,21 @@ def test_which_plots_are_drawn(fields, drawn):
     always = ["near-OOD AUROC against ID accuracy", "near-OOD AUROC over optimiser steps"]
     assert len(found) == len(drawn) + len(always)
     assert all(label.startswith(start) for label, start in zip(found, [*drawn, *always], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "label", "title"),
+    [
+        (["near_auroc"], "near-OOD AUROC against ID accuracy", "OOD detection against ID accuracy"),
+        (["val_accuracy", "near_auroc"], "near-OOD AUROC against ID accuracy", "OOD detection against ID accuracy"),
+        (["near_auroc", "far_auroc"], "near-OOD AUROC against far-OOD AUROC", "Near-OOD AUROC against far-OOD AUROC"),
+    ],
+)
+def test_the_front_is_drawn_over_what_it_weighs(objectives, label, title):
+    html = render(make_result(objectives=objectives, stopping="none"))
+    assert any(found.startswith(label) for found in labels(html))
+    assert f"<h2>{title}</h2>" in html
+    assert ("left of the dotted line" in html) == ("far_auroc" not in objectives)
 
 
 def test_the_map_is_of_weight_and_ratio_or_of_what_matters_most():

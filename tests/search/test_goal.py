@@ -30,6 +30,13 @@ def test_the_front_is_what_no_other_dominates():
         assert points[one][1] >= points[other][1]
 
 
+def test_the_front_weighs_both_objectives_or_the_one_against_accuracy():
+    assert Goal(("near_auroc",)).traded == ("near_auroc", "val_accuracy")
+    assert Goal(("near_auroc", "far_auroc")).traded == ("near_auroc", "far_auroc")
+    assert Goal(("val_accuracy", "near_auroc")).traded == ("val_accuracy", "near_auroc")
+    assert Goal(("val_accuracy",)).traded == ("val_accuracy",)
+
+
 def test_trials_that_were_stopped_or_failed_win_nothing():
     results = {0: result(0.5), 1: result(0.9, status="stopped"), 2: TrialResult("failed"), 3: result(0.7)}
     assert Goal(("near_auroc",)).best(results, [1, 2, 3]) == 3

@@ -7,9 +7,11 @@ import pytest
 from sio_ray.classifier.schedules import ramped
 from sio_ray.config import load_config, with_overrides
 from sio_ray.errors import ConfigError
+from sio_ray.search.optuna_proposals import field_importance
 from sio_ray.search.population import Population, lineage
+from sio_ray.search.search import Search
 from sio_ray.search.trial import TrialResult
-from tests.search.search_samples import played, tuned
+from tests.search.search_samples import SPACE, played, result_of, tuned
 
 PBT = ("algorithm=pbt", "num_trials=8", "num_validations=4", "confirm_seeds=[]")
 
@@ -73,6 +75,19 @@ def test_a_lineage_becomes_a_schedule_that_a_config_can_say(population):
             assert weight == search.trials[index].values["train.real_weight"]
 
 
+def test_a_schedule_is_spread_over_the_run_that_trains_by_it():
+    config = tuned(*PBT, "search_seed=6")
+    search, results = played(config)
+    line = lineage(search.best(results), search.trials)
+    in_trials, spread = (with_overrides(config, search.best_values(results, num_steps)) for num_steps in (None, 1000))
+    assert in_trials.train.real_weight_ramp is not None, "otherwise there is nothing to spread"
+    assert in_trials == with_overrides(config, search.best_values(results, 400))
+    for index, start in zip(line, (0, 250, 500, 750), strict=True):
+        for step in (start, start + 249):
+            weight = ramped(spread.train.real_weight, spread.train.real_weight_ramp, step, 1000)
+            assert weight == search.trials[index].values["train.real_weight"]
+
+
 def test_a_field_without_a_schedule_is_refused():
     message = "tune.space must be train.real_weight or train.synthetic_ratio, drawn from a range or a choice, with pbt"
     with pytest.raises(ConfigError, match=re.escape(message)):
@@ -114,3 +129,31 @@ def test_weights_are_kept_while_somebody_may_continue_from_them(population):
 def test_a_population_whose_members_fail_takes_over_from_those_that_did_not():
     search, _ = played(tuned(*PBT), failing={1, 2})
     assert not {segment.parent for segment in generation(search, 1)} & {1, 2}
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+@pytest.mark.parametrize("unusable", [{1, 2, 3}, {1, 3, 4, 6, 7}, {2, 3, 4, 5, 6, 7, 8}])
+def test_more_members_than_the_worst_quarter_may_fail(status, unusable):
+    config = tuned(*PBT)
+    search, results = Search(config, SPACE), {}
+    while (trial := search.next(results)) is not None:
+        results[trial.index] = (
+            TrialResult(status, error="it fails") if trial.index in unusable else result_of(trial, config.tune)
+        )
+    segments = generation(search, 1)
+    assert not {segment.parent for segment in segments} & unusable
+    assert len(results) == 33
+
+
+def test_a_failure_keeps_the_weights_of_all_later_generations():
+    search, results = played(tuned(*PBT), failing={3})
+    assert all(search.superseded(results, index) is None for index in range(9, 33))
+
+
+def test_a_perturbed_value_never_passes_an_end_by_rounding():
+    config, space = tuned(*PBT, "search_seed=1"), {"train.real_weight": ("uniform", 0.99991, 0.99996)}
+    search, results = played(config, space)
+    values = [trial.values["train.real_weight"] for trial in search.trials.values() if trial.arm == "sio"]
+    assert all(0.99991 <= value <= 0.99996 for value in values)
+    finals = {index: result for index, result in results.items() if index > 24}
+    field_importance(space, search.trials, finals, "near_auroc")

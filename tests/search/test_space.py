@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sio_ray.errors import ConfigError
-from sio_ray.search.space import draw, extremes, grid_points, is_grid, read_space, to_json
+from sio_ray.search.space import between, draw, extremes, grid_points, is_grid, read_space, to_json
 from sio_ray.seeding import numpy_generator
 
 
@@ -36,6 +36,10 @@ def test_spaces_are_read_and_never_run(tmp_path):
         ('SPACE = {"train.momentum": ["grid", [0.5]]}', "got ['grid', [0.5]]; correct it in"),
         ('SPACE = {"train.momentum": ("uniform", 1, 0)}', "got ('uniform', 1, 0); correct it in"),
         ('SPACE = {"train.momentum": ("loguniform", 0, 1)}', "got ('loguniform', 0, 1); correct it in"),
+        (
+            'SPACE = {3: ("grid", [0.5])}',
+            "SPACE must be a dict whose keys are fields of the config, got 3; correct it in",
+        ),
         ('SPACE = {"train.momentum": ("choice", [])}', "got ('choice', []); correct it in"),
     ],
 )
@@ -85,3 +89,12 @@ def test_a_space_is_told_as_json():
         "b": {"kind": "choice", "values": [None, "x"]},
     }
     assert [extremes(entry) for entry in space.values()] == [[1, 3], [None, "x"]]
+
+
+@pytest.mark.parametrize("kind", ["uniform", "loguniform"])
+@pytest.mark.parametrize("ends", [(0.999951, 0.99996), (0.333333, 0.333338), (12341, 12344)])
+def test_rounding_never_passes_an_end(kind, ends):
+    low, high = ends
+    for number in range(20):
+        assert low <= draw((kind, low, high), numpy_generator("test", number)) <= high
+    assert low <= between((kind, low, high)) <= high

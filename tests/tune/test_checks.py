@@ -10,7 +10,7 @@ from sio_ray.config import load_config
 from sio_ray.errors import BatchError, ConfigError
 from sio_ray.search.search import Search
 from sio_ray.search.space import read_space
-from sio_ray.tune.checks import check_concurrency, check_space
+from sio_ray.tune.checks import check_concurrency, check_objectives, check_space
 
 SPACES = Path(__file__).parents[2] / "tune_spaces"
 
@@ -106,6 +106,97 @@ def test_a_space_that_decides_nothing_is_refused(name):
 def test_a_space_that_could_not_work_is_refused(space, error, message):
     with pytest.raises(error, match=re.escape(message)):
         check(space, num_synthetic=600)
+
+
+@pytest.mark.parametrize(
+    ("space", "overrides", "message"),
+    [
+        (
+            {"evaluate.detector_options.knn.q": ("choice", [1, 2])},
+            ["tune.detectors=[knn]"],
+            "evaluate.detector_options.knn.q must be an option of knn",
+        ),
+        (
+            {"evaluate.detector_options.knn.k": ("uniform", 1.0, 5.0)},
+            ["tune.detectors=[knn]"],
+            "evaluate.detector_options.knn.k must be a whole number, got 2.273",
+        ),
+        (
+            {"train.warmup_steps": ("uniform", 0.0, 100.0)},
+            [],
+            "train.warmup_steps must be a whole number, got 31.83",
+        ),
+        (
+            {"train.real_weight": ("uniform", 0.5, 0.9)},
+            ["tune.num_steps=3", "tune.num_validations=9"],
+            "tune.num_validations must be at most the steps of a trial (3), got 9; judge trials less often, or train",
+        ),
+        (
+            {"train.num_steps": ("integer", 1, 500)},
+            [],
+            "tune.num_validations must be at most the steps of a trial (1), got 4",
+        ),
+        (
+            {"train.num_steps": ("integer", 100, 500)},
+            ["train.num_steps=2"],
+            "tune.num_validations must be at most the steps of a trial (2), got 4",
+        ),
+    ],
+)
+def test_a_space_whose_trials_would_all_fail_is_refused(space, overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(space, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["train.real_weight_ramp={start: 0.9}"],
+            "train.real_weight_ramp must be left out while pbt searches train.real_weight, got {'start': 0.9}; drop it",
+        ),
+        (
+            ["train.num_steps=3", "tune.num_steps=100"],
+            "tune.num_validations must be at most the steps that the schedule is for (3), got 4",
+        ),
+    ],
+)
+def test_a_schedule_that_best_yaml_could_not_say_is_refused(overrides, message):
+    space = {"train.real_weight": ("uniform", 0.5, 0.95)}
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(space, "tune.algorithm=pbt", *overrides)
+    check(space, "tune.algorithm=pbt", "train.synthetic_ratio_ramp={start: 0.5}")
+
+
+@pytest.mark.parametrize("stopping", ["asha", "median"])
+def test_stopping_is_refused_where_trials_take_finished_networks(stopping):
+    # Such a trial has one validation, the last, which a rule would take for the first.
+    space = {"evaluate.detector_options.knn.k": ("choice", [1, 5]), "train.real_weight": ("uniform", 0.5, 0.9)}
+    options = ["tune.detectors=[knn]", "tune.num_validations=9"]
+    message = f"tune.stopping must be none in a space over evaluate.*, got '{stopping}'; train to the end"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(space, *options, f"tune.stopping={stopping}")
+    check(space, *options)
+
+
+def test_one_place_for_the_sets_of_all_trials_is_refused():
+    space = {"generate.guidance_scale": ("choice", [1.0, 2.0])}
+    message = "generate.output must be left out in a space over generate.*, got '/sets/one'; drop it, as every trial's"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(space, "generate.output=/sets/one", num_synthetic=None)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check({"generate.output": ("choice", ["/sets/one", "/sets/two"]), **space}, num_synthetic=None)
+    check(space, num_synthetic=None)
+    check({"train.real_weight": ("uniform", 0.5, 0.9)}, "generate.output=/sets/one")
+
+
+def test_an_objective_without_a_validation_set_is_refused():
+    config = load_config("digits", ["tune.objectives=[near_auroc,far_auroc]"])
+    message = "tune.objectives must be of OOD groups with a validation set (near), got 'far_auroc'; choose another, or"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_objectives(config, {"near"})
+    check_objectives(config, {"near", "far"})
+    check_objectives(load_config("digits", ["tune.objectives=[mean_auroc,val_accuracy]"]), {"near"})
 
 
 def test_a_ratio_is_checked_against_the_set_that_a_trial_draws():
