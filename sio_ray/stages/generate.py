@@ -18,7 +18,7 @@ from sio_ray.pool.resources import Patience
 from sio_ray.progress import console, count_progress
 from sio_ray.stages.layout import fit_generator_place, fitted_generator, generate_place, generated_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
-from sio_ray.stages.record import Outcome, forget, require, run_once
+from sio_ray.stages.record import Outcome, forget, read_record, require, run_once
 from sio_ray.stages.shared_storage import check_shared_storage
 
 
@@ -33,9 +33,15 @@ def generate(config: Config) -> Outcome:
         ResourceError: the cluster fits no actor.
     """
     place = generate_place(config)
-    if not Folder(generated_set_uri(config)).exists(MANIFEST_NAME):
+    record = read_record(place.folder)
+    if record is not None and not _is_at(Folder(generated_set_uri(config)), record.result["content_id"]):
         forget(place.folder)
     return run_once("generate", place.folder, place.identity, config, lambda folder: _work(config))
+
+
+def _is_at(folder: Folder, content_id: str) -> bool:
+    """Whether a folder has the set of this content; into `generate.output` another config may have drawn since."""
+    return folder.exists(MANIFEST_NAME) and Manifest.read(folder).content_id == content_id
 
 
 def make_job(config: Config) -> Job:
