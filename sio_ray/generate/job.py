@@ -13,6 +13,7 @@ from sio_ray.config import GenerateConfig
 from sio_ray.errors import ConfigError, StageError
 from sio_ray.generate.curation import Curator
 from sio_ray.generate.generator import Generator
+from sio_ray.generate.generator.files import INDEX_NAME, open_files
 from sio_ray.generate.notes import DrawnShard
 from sio_ray.generate.plan import Plan, class_weights_like
 from sio_ray.generate.samplers import Sampler, open_sampler
@@ -201,22 +202,46 @@ class Job:
                 )
             self.folder.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
             return
-        changed = changes(self._begun_with(), wanted)
-        if changed:
-            raise StageError(
-                f"{self.folder.safe_uri} was begun with other settings, so its bytes would not match:\n"
-                + "".join(f"  {change}\n" for change in changed)
-                + "Go back to those, give another generate.output, or delete it to draw it anew."
-            )
+        _refuse_changes(self.folder, wanted)
 
-    def _begun_with(self) -> dict[str, Any]:
-        try:
-            return parse_json_object(self.folder.read_bytes(PLAN_NAME))
-        except (OSError, ValueError) as error:
-            raise StageError(
-                f"{self.folder.join(PLAN_NAME)} cannot be read ({reason_of(error)}), so nobody knows what its shards "
-                "were drawn with; delete the folder to draw the set anew."
-            ) from error
+
+def check_sources(section: GenerateConfig, folder: Folder) -> None:
+    """See that the generator and the classifier of a finished set, which a config gives by their paths, are the same.
+
+    What else a resume compares, such as versions, may have changed since, as nothing is drawn any more; a hub id is not
+    looked up, and what is gone cannot differ.
+
+    Raises:
+        StageError: the set was drawn from others.
+    """
+    if not folder.exists(PLAN_NAME):
+        return
+    sources, classifier = {}, section.curation.classifier
+    if section.generator is not None and Path(section.generator, INDEX_NAME).is_file():
+        sources["generator"] = open_files(section.generator).content_id
+    if classifier is not None and classifier.is_dir():
+        sources["generate.curation.classifier"] = _content_of(classifier)
+    _refuse_changes(folder, _begun_with(folder) | sources)
+
+
+def _refuse_changes(folder: Folder, wanted: dict[str, Any]) -> None:
+    changed = changes(_begun_with(folder), wanted)
+    if changed:
+        raise StageError(
+            f"{folder.safe_uri} was begun with other settings, so its bytes would not match:\n"
+            + "".join(f"  {change}\n" for change in changed)
+            + "Go back to those, give another generate.output, or delete it to draw it anew."
+        )
+
+
+def _begun_with(folder: Folder) -> dict[str, Any]:
+    try:
+        return parse_json_object(folder.read_bytes(PLAN_NAME))
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"{folder.join(PLAN_NAME)} cannot be read ({reason_of(error)}), so nobody knows what its shards "
+            "were drawn with; delete the folder to draw the set anew."
+        ) from error
 
 
 def _content_of(checkpoint: Path) -> str:

@@ -9,7 +9,7 @@ from sio_ray.cluster import connect, is_ours
 from sio_ray.config import Config
 from sio_ray.errors import GenerationError
 from sio_ray.generate.generator import check_generator, find_generator
-from sio_ray.generate.job import Job, plan_of
+from sio_ray.generate.job import Job, check_sources, plan_of
 from sio_ray.generate.notes import DrawnShard, Seconds, delete_notes, survey
 from sio_ray.imageset import Manifest
 from sio_ray.imageset.manifest import MANIFEST_NAME
@@ -33,8 +33,10 @@ def generate(config: Config) -> Outcome:
         ResourceError: the cluster fits no actor.
     """
     place = generate_place(config)
-    record = read_record(place.folder)
-    if record is not None and not _is_at(Folder(generated_set_uri(config)), record.result["content_id"]):
+    record, folder = read_record(place.folder), Folder(generated_set_uri(config))
+    if record is not None and _is_at(folder, record.result["content_id"]):
+        check_sources(config.generate, folder)
+    else:
         forget(place.folder)
     return run_once("generate", place.folder, place.identity, config, lambda folder: _work(config))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import UNet2DModel
+from saved_generator import save
 
 from sio_ray.config import Config, load_config
 from sio_ray.errors import StageError
+from sio_ray.generate import job as job_module
 from sio_ray.generate.job import Job
 from sio_ray.generate.notes import Seconds
 from sio_ray.imageset import Manifest
@@ -65,3 +70,41 @@ def test_a_set_in_whose_place_another_config_has_drawn_is_not_taken_for_ones_own
     assert stage.generate(other).reused
     shutil.rmtree(tmp_path / "set")
     assert stage.generate(config).result["content_id"] == content_id(config) != theirs.result["content_id"]
+
+
+def another(unet: UNet2DModel) -> UNet2DModel:
+    """It draws other pictures."""
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.mul_(1.01)
+    return unet
+
+
+def test_a_generator_that_was_replaced_at_its_path_is_noticed_and_one_that_is_gone_is_not_missed(
+    config: Config, generator_folder: Path, unet: UNet2DModel, tmp_path: Path
+) -> None:
+    first = stage.generate(config)
+    generator_folder.rename(tmp_path / "kept")
+    assert stage.generate(config).reused
+    save(generator_folder, another(unet))
+    for _ in range(2):  # the record is still there
+        with pytest.raises(StageError) as error:
+            stage.generate(config)
+        head, change, remedy = str(error.value).splitlines()
+        assert head == f"{tmp_path / 'set'} was begun with other settings, so its bytes would not match:"
+        assert re.fullmatch(r"  generator: '\w{64}' -> '\w{64}'", change)
+        assert remedy == "Go back to those, give another generate.output, or delete it to draw it anew."
+    shutil.rmtree(generator_folder)
+    (tmp_path / "kept").rename(generator_folder)
+    assert stage.generate(config).reused
+    shutil.rmtree(tmp_path / "set")
+    save(generator_folder, another(unet))
+    assert stage.generate(config).result["content_id"] != first.result["content_id"]
+
+
+def test_what_was_drawn_with_other_versions_is_finished_all_the_same(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.generate(config)
+    monkeypatch.setattr(job_module, "versions", lambda: dict.fromkeys(job_module._DECISIVE_PACKAGES, "0"))
+    assert stage.generate(config).reused

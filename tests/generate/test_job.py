@@ -14,7 +14,7 @@ from sio_ray.errors import ConfigError, ImageSetError, StageError
 from sio_ray.generate import job as job_module
 from sio_ray.generate.curation import Curator
 from sio_ray.generate.generator import find_generator
-from sio_ray.generate.job import PLAN_NAME, Job, plan_of
+from sio_ray.generate.job import PLAN_NAME, Job, check_sources, plan_of
 from sio_ray.imageset import ImageSetInfo, Manifest, ShardEntry
 from sio_ray.imageset.storage import Folder
 
@@ -225,3 +225,13 @@ def test_a_resume_with_another_classifier_is_refused(generator, classifier_folde
     weights.write_bytes(weights.read_bytes() + b"\0")
     with pytest.raises(StageError, match=r"\n  generate.curation.classifier: '\w+' -> '\w+'\n"):
         job_of(generator, tmp_path / "set", curation=curation).begin()
+
+
+def test_another_classifier_at_the_path_by_which_a_set_was_curated_is_noticed(generator, classifier_folder, tmp_path):
+    job = job_of(generator, tmp_path / "set", curation={"classifier": str(classifier_folder)})
+    job.begin()
+    check_sources(job.section, job.folder)
+    weights = classifier_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    with pytest.raises(StageError, match=r"match:\n  generate.curation.classifier: '\w+' -> '\w+'\nGo back"):
+        check_sources(job.section, job.folder)
