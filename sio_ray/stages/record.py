@@ -135,11 +135,19 @@ def require(folder: Path, stage: str, needed_by: str) -> StageRecord:
     return record
 
 
-def reuse(stage: str, folder: Path, label: str | None = None) -> Outcome | None:
-    """The outcome of a stage that has finished in this folder before; None if it has not."""
+def reuse(stage: str, folder: Path, label: str | None = None, *, state: str | None = None) -> Outcome | None:
+    """The outcome of a stage that has finished in this folder before; None if it has not.
+
+    Args:
+        stage: its name.
+        folder: of its output.
+        label: what to call it on the console, if not by the stage's name.
+        state: see `run_once`; deleted where a kill came between the record and its end.
+    """
     record = read_record(folder)
     if record is None:
         return None
+    _remove_state(folder, state)
     console.print(f"{label or stage:<18} already done: {_relative(folder)}", style="dim", markup=False, soft_wrap=True)
     return Outcome(stage=stage, output=folder, reused=True, wall_s=record.wall_s, result=record.result)
 
@@ -157,6 +165,7 @@ def run_once(
     work: Callable[[Path], dict[str, Any]],
     *,
     outputs: Iterable[str] = (),
+    state: str | None = None,
     label: str | None = None,
 ) -> Outcome:
     """Do a stage's work unless its record is there already.
@@ -168,9 +177,10 @@ def run_once(
         config: the whole config.
         work: makes the output in the folder and returns the stage's own numbers.
         outputs: files that the work leaves, relative to the folder; if one is deleted later, the work is done again.
+        state: folder in it from which `work` continues; deleted when the record is there, as till then it is needed.
         label: what to call it on the console, if not by the stage's name.
     """
-    outcome = reuse(stage, folder, label)
+    outcome = reuse(stage, folder, label, state=state)
     if outcome is not None:
         return outcome
     label = label or stage
@@ -203,6 +213,7 @@ def run_once(
         storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
         clock.forget()
         (folder / BEGUN_NAME).unlink(missing_ok=True)
+        _remove_state(folder, state)
         tell("stage_done", wall_s=record.wall_s)
     console.print(f"{label:<18} done in {record.wall_s:.1f} s", style="green")
     return Outcome(stage=stage, output=folder, reused=False, wall_s=record.wall_s, result=result)
@@ -252,6 +263,17 @@ class _Clock:
 
     def forget(self) -> None:
         Path(self._storage.join(self._NAME)).unlink(missing_ok=True)
+
+
+def _remove_state(folder: Path, state: str | None) -> None:
+    """Delete a folder of state; it is renamed first, so that a kill leaves no part that is taken for the whole."""
+    if state is None:
+        return
+    removed = folder / f"{state}.removed"
+    remove_folder(removed)
+    if (folder / state).exists():
+        (folder / state).rename(removed)
+        remove_folder(removed)
 
 
 def remove_folder(folder: Path) -> None:
