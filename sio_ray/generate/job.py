@@ -177,7 +177,14 @@ class Job:
         return open_sampler(self.generator, self.section, self.info, self.device)
 
     def make_writer(self) -> ShardWriter:
-        """What an actor draws shards with; loads the generator."""
+        """What an actor draws shards with; loads the generator.
+
+        Raises:
+            ConfigError: the actor has other versions than the driver, which says in every shard what it is drawn with.
+            CheckpointError: the generator or the classifier cannot be loaded.
+            ImageSetError: the classifier is of other classes or pictures.
+        """
+        _check_versions(self.drawn_with)
         curation = self.section.curation
         curator = Curator(curation, self.info, self.device) if curation.classifier is not None else None
         return ShardWriter(self.make_sampler(), self.plan, self.full_info, self.folder, curator)
@@ -203,6 +210,20 @@ class Job:
             self.folder.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
             return
         _refuse_changes(self.folder, wanted)
+
+
+def _check_versions(drawn_with: dict[str, Any]) -> None:
+    """Refuse to draw with other versions; what is missing on either side draws nothing, or fails by itself."""
+    pairs = {name: (drawn_with[f"versions.{name}"], versions()[name]) for name in _DECISIVE_PACKAGES}
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and "not installed" not in pair}
+    if differing:
+        wanted, found = (", ".join(f"{name} {pair[side]}" for name, pair in differing.items()) for side in (0, 1))
+        raise ConfigError(
+            "cluster.address",
+            f"of a cluster with the driver's versions ({wanted})",
+            found,
+            "install the same on all nodes, as pictures depend on it",
+        )
 
 
 def check_sources(section: GenerateConfig, folder: Folder) -> None:

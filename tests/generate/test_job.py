@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.config import GenerateConfig, build_config
 from sio_ray.errors import ConfigError, ImageSetError, StageError
 from sio_ray.generate import job as job_module
+from sio_ray.generate.actors import DRAWING
 from sio_ray.generate.curation import Curator
 from sio_ray.generate.generator import find_generator
 from sio_ray.generate.job import PLAN_NAME, Job, check_sources, plan_of
@@ -157,6 +159,22 @@ def test_another_version_generator_or_number_of_images_is_refused(generator, tmp
     (tmp_path / PLAN_NAME).write_text((tmp_path / PLAN_NAME).read_text().replace('"num_images": 10', '"num_images": 9'))
     with pytest.raises(StageError, match=r"\n  num_images: 9 -> 10\n"):
         job_of(generator, tmp_path).begin()
+
+
+def test_an_actor_with_other_versions_than_the_driver_draws_nothing(generator, tmp_path, monkeypatch):
+    ours = {**job_module.versions(), "torch": "2.1", "pillow": "12.0", "transformers": "not installed"}
+    monkeypatch.setattr(job_module, "versions", lambda: ours)
+    job = job_of(generator, tmp_path)
+    job.begin()
+    copy.deepcopy(job).make_writer()  # which is made of the same parts as what is sent
+    monkeypatch.setattr(job_module, "versions", lambda: {**ours, "torch": "2.2", "pillow": "12.1", "transformers": "5"})
+    with pytest.raises(ConfigError) as error:
+        copy.deepcopy(job).make_writer()
+    assert str(error.value) == (
+        "cluster.address must be of a cluster with the driver's versions (torch 2.1, pillow 12.0), got "
+        "'torch 2.2, pillow 12.1'; install the same on all nodes, as pictures depend on it."
+    )
+    assert isinstance(error.value, DRAWING.fatal), "it would come again on every such actor"
 
 
 def test_a_folder_with_other_things_in_it_is_refused(generator, tmp_path):
