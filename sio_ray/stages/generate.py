@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sio_ray.cluster import connect, is_ours
-from sio_ray.config import Config
+from sio_ray.config import Config, GenerateConfig
 from sio_ray.errors import GenerationError
 from sio_ray.generate.generator import check_generator, find_generator
 from sio_ray.generate.job import Job, check_sources, plan_of
@@ -55,12 +55,21 @@ def make_job(config: Config) -> Job:
         CheckpointError: there is no generator.
         ImageSetError: the generator draws other classes or sizes than the training set has.
     """
-    section = config.generate
+    section = _with_absolute_paths(config.generate)
     train = None if section.stands_alone else PreparedSets(config, "generate").open("id/train").manifest
     generator = find_generator(section.generator or str(_fitted_generator(config)))
     plan, info = plan_of(section, generator, train)
     check_generator(generator, section, info)
     return Job(section, plan, info, generator, Folder(generated_set_uri(config)))
+
+
+def _with_absolute_paths(section: GenerateConfig) -> GenerateConfig:
+    """Workers have another working directory; a generator and a folder are found to be absolute anyway."""
+    classifier = section.curation.classifier
+    if classifier is None:
+        return section
+    curation = section.curation.model_copy(update={"classifier": classifier.absolute()})
+    return section.model_copy(update={"curation": curation})
 
 
 def _work(config: Config) -> dict[str, Any]:
