@@ -218,7 +218,15 @@ def _put(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
     which then completes nothing. fsspec's streams are committed by `close` too; its `pipe_file` is one call.
     """
     if isinstance(filesystem, fs.PyFileSystem):
-        filesystem.handler.fs.pipe_file(path, data)
+        client = filesystem.handler.fs
+        try:
+            client.pipe_file(path, data)
+        except FileNotFoundError:
+            if not path.startswith("/"):  # it begins with a bucket, which is not ours to make
+                raise
+            # Folders are real on a file server such as SFTP, and this one is not there.
+            client.makedirs(path.rpartition("/")[0], exist_ok=True)
+            client.pipe_file(path, data)
     else:
         with filesystem.open_output_stream(path) as stream:
             stream.write(data)

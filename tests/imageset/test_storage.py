@@ -50,6 +50,21 @@ def test_a_local_folder(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     check_folder(Folder(uri[form]))
 
 
+def test_a_file_system_of_fsspec_whose_folders_are_real(tmp_path: Path) -> None:
+    check_folder(Folder(f"local://{tmp_path}/x/set"))
+
+
+def test_a_bucket_that_is_not_there_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_bucket(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("no such bucket")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", no_bucket)
+    monkeypatch.setattr(MemoryFileSystem, "_strip_protocol", lambda path: str(path).removeprefix("memory://"))
+    with pytest.raises(ResourceError, match=r"^cannot write memory://bucket/set/f \(no such bucket\)"):
+        Folder("memory://bucket/set").write_bytes("f", b"1")
+    assert MemoryFileSystem.pseudo_dirs == [""]
+
+
 def test_a_relative_folder_follows_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
