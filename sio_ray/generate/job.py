@@ -19,7 +19,6 @@ from sio_ray.generate.plan import Plan, class_weights_like
 from sio_ray.generate.samplers import Sampler, open_sampler
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo, Manifest
-from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
 from sio_ray.provenance import changes, versions
 from sio_ray.reading import parse_json_object, reason_of
@@ -202,13 +201,15 @@ class Job:
         """
         wanted = json.loads(json.dumps(self.drawn_with))
         if not self.folder.exists(PLAN_NAME):
-            if self.folder.exists(MANIFEST_NAME) or self.folder.list():
+            names = self.folder.list()
+            if not names:
+                self.folder.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
+                return
+            if PLAN_NAME not in names:  # else another driver has begun the set in this moment
                 raise StageError(
                     f"{self.folder.safe_uri} holds files that generate did not write (there is no {PLAN_NAME}); "
                     "give an empty folder as generate.output."
                 )
-            self.folder.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
-            return
         _refuse_changes(self.folder, wanted)
 
 

@@ -168,7 +168,7 @@ class Folder:
         _delete(filesystem, filesystem.delete_dir, root, self.safe_uri)
 
     def sweep(self) -> None:
-        """Delete what writers that were killed left behind; nobody may be writing now."""
+        """Delete what writers that were killed left behind; one that is writing now will write anew."""
         filesystem, root = self._resolve()
         if isinstance(filesystem, fs.LocalFileSystem):
             for path in Path(root).glob(f"*{PARTIAL_SUFFIX}"):
@@ -233,6 +233,13 @@ def _put(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
 
 
 def _replace_local(path: Path, data: bytes) -> None:
+    try:
+        _write_and_rename(path, data)
+    except FileNotFoundError:
+        _write_and_rename(path, data)  # somebody who had finished the same folder swept this file before it was whole
+
+
+def _write_and_rename(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own per writer: two actors may draw the same shard, and the first whole one wins.
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")

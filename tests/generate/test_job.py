@@ -187,6 +187,25 @@ def test_a_folder_with_other_things_in_it_is_refused(generator, tmp_path):
     )
 
 
+def test_a_set_that_another_driver_begins_at_the_same_moment_is_compared_with(generator, tmp_path, monkeypatch):
+    for place, options in (("same", {}), ("other", {"base_seed": 1})):
+        mine, theirs = job_of(generator, tmp_path / place), job_of(generator, tmp_path / place, **options)
+        exists = Folder.exists
+
+        def look(folder, name="", theirs=theirs, exists=exists):
+            found = exists(folder, name)
+            monkeypatch.setattr(Folder, "exists", exists)
+            theirs.begin()
+            return found
+
+        monkeypatch.setattr(Folder, "exists", look)
+        if not options:
+            mine.begin()
+        else:
+            with pytest.raises(StageError, match=r"\n  generate.base_seed: 1 -> 0\n"):
+                mine.begin()
+
+
 # The curation rule, with a classifier.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 from collections.abc import Iterator
@@ -329,6 +330,22 @@ def test_only_what_killed_writers_left_is_swept(tmp_path: Path, memory: str) -> 
     folder.sweep()
     assert set(folder.files()) == {"f"}
     Folder(memory).sweep()
+
+
+def test_a_file_that_is_swept_while_it_is_written_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, fsync = Folder(str(tmp_path / "set")), os.fsync
+
+    def sweep_once(descriptor: int) -> None:
+        fsync(descriptor)
+        monkeypatch.setattr(os, "fsync", fsync)
+        folder.sweep()
+
+    monkeypatch.setattr(os, "fsync", sweep_once)
+    folder.write_bytes("f", b"1")
+    assert folder.files() == {"f": 1}
+    assert folder.read_bytes("f") == b"1"
 
 
 def test_a_file_holds_no_files(tmp_path: Path) -> None:
