@@ -23,6 +23,7 @@ from sio_ray.progress import console
 from sio_ray.provenance import git_commit, machine, versions
 from sio_ray.reading import parse_json, reason_of
 from sio_ray.redaction import redact_values
+from sio_ray.stages.lock import LOCK_NAME, alone_in
 from sio_ray.watching.context import bound_to_run
 from sio_ray.watching.events import tell
 
@@ -179,11 +180,31 @@ def run_once(
         outputs: files that the work leaves, relative to the folder; if one is deleted later, the work is done again.
         state: folder in it from which `work` continues; deleted when the record is there, as till then it is needed.
         label: what to call it on the console, if not by the stage's name.
+
+    Raises:
+        StageError: another driver works in the folder, or its record is corrupt.
     """
     outcome = reuse(stage, folder, label, state=state)
     if outcome is not None:
         return outcome
-    label = label or stage
+    with alone_in(folder):
+        # Another driver may have finished it since.
+        return reuse(stage, folder, label, state=state) or _do(
+            stage, folder, identity, config, work, outputs, state, label or stage
+        )
+
+
+def _do(
+    stage: str,
+    folder: Path,
+    identity: dict[str, Any],
+    config: Config,
+    work: Callable[[Path], dict[str, Any]],
+    outputs: Iterable[str],
+    state: str | None,
+    label: str,
+) -> Outcome:
+    """Do a stage's work; see `run_once`."""
     console.print(f"[bold]{label:<18}[/bold] {escape(_relative(folder))}", soft_wrap=True)
     storage = Folder(str(folder))
     clock = _Clock(storage)
@@ -233,7 +254,7 @@ def _now() -> str:
 
 def _leave_no_empty_folder(folder: Path) -> None:
     """Delete the folder of a stage that failed before it wrote anything."""
-    if not any(path.is_file() and path != folder / BEGUN_NAME for path in folder.rglob("*")):
+    if not any(path.is_file() and path.name not in (BEGUN_NAME, LOCK_NAME) for path in folder.rglob("*")):
         remove_folder(folder)
 
 
