@@ -37,7 +37,8 @@ class EvaluateConfig(Section):
         cpus_per_task: CPU cores, and threads, of each actor and task.
         gpus_per_task: GPUs (or a fraction of one) of each; 0 runs on CPUs.
         max_failures_per_shard: a shard of an image set that fails so often ends the stage.
-        shard_timeout_s: an actor that takes longer for a shard is replaced.
+        shard_timeout_s: an actor that takes longer for a shard, or longer than that and half an hour to load the
+            networks, is replaced.
         max_wait_s: how long to wait for a place in a cluster of yours.
     """
 

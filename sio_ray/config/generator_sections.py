@@ -129,7 +129,8 @@ class GenerateConfig(Section):
         gpus_per_actor: GPUs (or a fraction of one) of each actor; 0 samples on CPUs.
         num_actors: actors at the most; 0 takes as many as the cluster fits, also while it grows and shrinks.
         max_failures_per_shard: after so many failures a shard is set aside and the run ends with an error.
-        shard_timeout_s: an actor that needs longer for a shard is replaced, and that is a failure of the shard.
+        shard_timeout_s: an actor that needs longer for a shard is replaced, and that is a failure of the shard; one
+            that needs longer, and half an hour at least, to load the generator is replaced too.
         max_shards_per_actor: then an actor is recycled: a new one takes its place; for samplers that leak. Never if not
             given.
         actor_memory_limit_gb: an actor whose process holds more memory (RSS, at the end of a shard) is recycled too.

@@ -13,12 +13,12 @@ from sio_ray.config import GenerateConfig
 from sio_ray.errors import ConfigError, StageError
 from sio_ray.generate.curation import Curator
 from sio_ray.generate.generator import Generator
+from sio_ray.generate.generator.files import INDEX_NAME, open_files
 from sio_ray.generate.notes import DrawnShard
 from sio_ray.generate.plan import Plan, class_weights_like
 from sio_ray.generate.samplers import Sampler, open_sampler
 from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo, Manifest
-from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
 from sio_ray.provenance import changes, versions
 from sio_ray.reading import parse_json_object, reason_of
@@ -176,7 +176,14 @@ class Job:
         return open_sampler(self.generator, self.section, self.info, self.device)
 
     def make_writer(self) -> ShardWriter:
-        """What an actor draws shards with; loads the generator."""
+        """What an actor draws shards with; loads the generator.
+
+        Raises:
+            ConfigError: the actor has other versions than the driver, which says in every shard what it is drawn with.
+            CheckpointError: the generator or the classifier cannot be loaded.
+            ImageSetError: the classifier is of other classes or pictures.
+        """
+        _check_versions(self.drawn_with)
         curation = self.section.curation
         curator = Curator(curation, self.info, self.device) if curation.classifier is not None else None
         return ShardWriter(self.make_sampler(), self.plan, self.full_info, self.folder, curator)
@@ -194,29 +201,69 @@ class Job:
         """
         wanted = json.loads(json.dumps(self.drawn_with))
         if not self.folder.exists(PLAN_NAME):
-            if self.folder.exists(MANIFEST_NAME) or self.folder.list():
+            names = self.folder.list()
+            if not names:
+                self.folder.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
+                return
+            if PLAN_NAME not in names:  # else another driver has begun the set in this moment
                 raise StageError(
                     f"{self.folder.safe_uri} holds files that generate did not write (there is no {PLAN_NAME}); "
                     "give an empty folder as generate.output."
                 )
-            self.folder.write_bytes(PLAN_NAME, (json.dumps(wanted, indent=1) + "\n").encode())
-            return
-        changed = changes(self._begun_with(), wanted)
-        if changed:
-            raise StageError(
-                f"{self.folder.safe_uri} was begun with other settings, so its bytes would not match:\n"
-                + "".join(f"  {change}\n" for change in changed)
-                + "Go back to those, give another generate.output, or delete it to draw it anew."
-            )
+        _refuse_changes(self.folder, wanted)
 
-    def _begun_with(self) -> dict[str, Any]:
-        try:
-            return parse_json_object(self.folder.read_bytes(PLAN_NAME))
-        except (OSError, ValueError) as error:
-            raise StageError(
-                f"{self.folder.join(PLAN_NAME)} cannot be read ({reason_of(error)}), so nobody knows what its shards "
-                "were drawn with; delete the folder to draw the set anew."
-            ) from error
+
+def _check_versions(drawn_with: dict[str, Any]) -> None:
+    """Refuse to draw with other versions; what is missing on either side draws nothing, or fails by itself."""
+    pairs = {name: (drawn_with[f"versions.{name}"], versions()[name]) for name in _DECISIVE_PACKAGES}
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and "not installed" not in pair}
+    if differing:
+        wanted, found = (", ".join(f"{name} {pair[side]}" for name, pair in differing.items()) for side in (0, 1))
+        raise ConfigError(
+            "cluster.address",
+            f"of a cluster with the driver's versions ({wanted})",
+            found,
+            "install the same on all nodes, as pictures depend on it",
+        )
+
+
+def check_sources(section: GenerateConfig, folder: Folder) -> None:
+    """See that the generator and the classifier of a finished set, which a config gives by their paths, are the same.
+
+    What else a resume compares, such as versions, may have changed since, as nothing is drawn any more; a hub id is not
+    looked up, and what is gone cannot differ.
+
+    Raises:
+        StageError: the set was drawn from others.
+    """
+    if not folder.exists(PLAN_NAME):
+        return
+    sources, classifier = {}, section.curation.classifier
+    if section.generator is not None and Path(section.generator, INDEX_NAME).is_file():
+        sources["generator"] = open_files(section.generator).content_id
+    if classifier is not None and classifier.is_dir():
+        sources["generate.curation.classifier"] = _content_of(classifier)
+    _refuse_changes(folder, _begun_with(folder) | sources)
+
+
+def _refuse_changes(folder: Folder, wanted: dict[str, Any]) -> None:
+    changed = changes(_begun_with(folder), wanted)
+    if changed:
+        raise StageError(
+            f"{folder.safe_uri} was begun with other settings, so its bytes would not match:\n"
+            + "".join(f"  {change}\n" for change in changed)
+            + "Go back to those, give another generate.output, or delete it to draw it anew."
+        )
+
+
+def _begun_with(folder: Folder) -> dict[str, Any]:
+    try:
+        return parse_json_object(folder.read_bytes(PLAN_NAME))
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"{folder.join(PLAN_NAME)} cannot be read ({reason_of(error)}), so nobody knows what its shards "
+            "were drawn with; delete the folder to draw the set anew."
+        ) from error
 
 
 def _content_of(checkpoint: Path) -> str:

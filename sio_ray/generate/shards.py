@@ -48,7 +48,7 @@ class ShardWriter:
 
     @property
     def device_name(self) -> str:
-        """What draws, such as `cpu` or the name of a GPU."""
+        """What draws, such as `cpu AVX2` or the name of a GPU."""
         return self._sampler.device_name
 
     def do(self, shard_id: int) -> DrawnShard:

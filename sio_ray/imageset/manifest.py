@@ -32,7 +32,7 @@ class ShardEntry(BaseModel):
         num_bytes: size of the file.
         sha256: of the file's bytes, in hex.
         num_rejected: pictures that were drawn for this shard and not kept; their ids are in its metadata.
-        device: what drew it, such as `cpu` or the name of a GPU; empty for a real set.
+        device: what drew it, such as `cpu AVX2` or the name of a GPU; empty for a real set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -168,7 +168,7 @@ class Folder:
         _delete(filesystem, filesystem.delete_dir, root, self.safe_uri)
 
     def sweep(self) -> None:
-        """Delete what writers that were killed left behind; nobody may be writing now."""
+        """Delete what writers that were killed left behind; one that is writing now will write anew."""
         filesystem, root = self._resolve()
         if isinstance(filesystem, fs.LocalFileSystem):
             for path in Path(root).glob(f"*{PARTIAL_SUFFIX}"):
@@ -218,13 +218,28 @@ def _put(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
     which then completes nothing. fsspec's streams are committed by `close` too; its `pipe_file` is one call.
     """
     if isinstance(filesystem, fs.PyFileSystem):
-        filesystem.handler.fs.pipe_file(path, data)
+        client = filesystem.handler.fs
+        try:
+            client.pipe_file(path, data)
+        except FileNotFoundError:
+            if not path.startswith("/"):  # it begins with a bucket, which is not ours to make
+                raise
+            # Folders are real on a file server such as SFTP, and this one is not there.
+            client.makedirs(path.rpartition("/")[0], exist_ok=True)
+            client.pipe_file(path, data)
     else:
         with filesystem.open_output_stream(path) as stream:
             stream.write(data)
 
 
 def _replace_local(path: Path, data: bytes) -> None:
+    try:
+        _write_and_rename(path, data)
+    except FileNotFoundError:
+        _write_and_rename(path, data)  # somebody who had finished the same folder swept this file before it was whole
+
+
+def _write_and_rename(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own per writer: two actors may draw the same shard, and the first whole one wins.
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")

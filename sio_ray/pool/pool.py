@@ -48,6 +48,9 @@ class PoolActor(Generic[R]):
     def __init__(self, make_worker: Callable[[], Worker[R]], adopt: Callable[[int], R] | None, threads: int) -> None:
         self._make_worker, self._adopt, self._threads = make_worker, adopt, threads
 
+    def placed(self) -> None:
+        """Answered as soon as the actor has a place, so that the time to find one is told from that to open."""
+
     def open(self) -> None:
         """Make the worker; not in `__init__`, where an error would look like the death of the actor."""
         limit_threads(self._threads)
@@ -68,6 +71,13 @@ class PoolActor(Generic[R]):
 @dataclass(frozen=True, slots=True)
 class _Open:
     """An actor was asked to make its worker."""
+
+    actor_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An actor was asked whether it has a place."""
 
     actor_id: int
 
@@ -102,7 +112,7 @@ class Pool(Generic[R]):
         self._size, self._patience, self._on_news = size, patience, on_news
         self._schedule: Schedule[R] = Schedule(work, patience, self._hear)
         self._actors: dict[int, Any] = {}
-        self._calls: dict[ray.ObjectRef, Call | _Open] = {}
+        self._calls: dict[ray.ObjectRef, Call | _Open | _Placed] = {}
         self._next_look_s = 0.0
         self._next_word_s = _SAY_WAITING_S
 
@@ -154,7 +164,10 @@ class Pool(Generic[R]):
             raise self._size.no_place(self._work)
         elif waited_s >= self._next_word_s:
             self._next_word_s += _SAY_WAITING_S
-            console.print(f"  waiting for a place for an actor ({self._size.describe()}) since {waited_s:.0f} s")
+            what = (
+                "an actor to open" if self._schedule.is_opening else f"a place for an actor ({self._size.describe()})"
+            )
+            console.print(f"  waiting for {what} since {waited_s:.0f} s")
 
     @cached_property
     def _make_actor(self) -> Callable[[], Any]:
@@ -173,6 +186,7 @@ class Pool(Generic[R]):
         match order:
             case Start(actor_id):
                 self._actors[actor_id] = self._make_actor()
+                self._calls[self._actors[actor_id].placed.remote()] = _Placed(actor_id)
                 self._calls[self._actors[actor_id].open.remote()] = _Open(actor_id)
             case Call(actor_id, method, unit_id):
                 self._calls[getattr(self._actors[actor_id], method).remote(unit_id)] = order
@@ -202,22 +216,26 @@ class Pool(Generic[R]):
                 self._tell_ended_well(call, answer)
             self._obey()  # before the next, which may tell that an actor is no more
 
-    def _tell_ended_well(self, call: Call | _Open, answer: Any) -> None:
+    def _tell_ended_well(self, call: Call | _Open | _Placed, answer: Any) -> None:
         now_s = time.monotonic()
         if isinstance(call, _Open):
             self._schedule.opened(call.actor_id, now_s)
+        elif isinstance(call, _Placed):
+            self._schedule.placed(call.actor_id, now_s)
         else:
             memory_bytes = answer.memory_bytes
             self._schedule.finished(call.actor_id, call.unit_id, answer.result, now_s, memory_bytes=memory_bytes)
 
-    def _tell_raised(self, call: Call | _Open, error: BaseException) -> None:
+    def _tell_raised(self, call: Call | _Open | _Placed, error: BaseException) -> None:
         if isinstance(call, _Open):
             self._schedule.failed_to_open(call.actor_id, error)
-        else:
+        elif isinstance(call, Call):
             self._schedule.raised(call.actor_id, call.unit_id, error, time.monotonic())
 
-    def _tell_died(self, call: Call | _Open, error: ray.exceptions.RayError) -> None:
+    def _tell_died(self, call: Call | _Open | _Placed, error: ray.exceptions.RayError) -> None:
         """An actor has died: the cluster is looked at, at once, for a place for another."""
+        if isinstance(call, _Placed):
+            return  # its `open` tells that
         self._next_look_s = 0.0
         self._actors.pop(call.actor_id, None)
         unit_id = None if isinstance(call, _Open) else call.unit_id

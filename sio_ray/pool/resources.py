@@ -95,7 +95,8 @@ class Patience:
 
     Attributes:
         max_failures_per_unit: then a unit is set aside.
-        unit_timeout_s: an actor that needs longer for a unit is replaced.
+        unit_timeout_s: an actor that needs longer for a unit is replaced; so is one that needs longer, and half an hour
+            at least, to make its worker.
         max_wait_s: how long no actor may find a place in the cluster.
         max_trouble_in_a_row: actors that die, or units that cannot be written, with none opened or done in between;
             as many as there are actors, where these are more.

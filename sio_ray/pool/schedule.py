@@ -18,6 +18,9 @@ from sio_ray.pool.units import Units
 _STRAGGLER_FACTOR = 2.0
 _STRAGGLER_MIN_S = 1.0
 
+#: An actor may always take so long to make its worker: loading a model has little to do with the time of a unit.
+_MIN_OPEN_TIMEOUT_S = 1800.0
+
 
 R = TypeVar("R", bound=Result)
 
@@ -29,6 +32,7 @@ class _Actor:
     Attributes:
         is_open: it has made its worker, and lives.
         is_gone: it has died or is being killed; kept until the last of its calls has ended.
+        opening_since_s: since when it is making its worker; None before it has a place, and afterwards.
         start_s: what it is at: unit to when that could begin, after the one that it was asked for before.
         timed_out: the unit for which it is killed.
         num_units: that it was at before, well ended or not.
@@ -37,6 +41,7 @@ class _Actor:
 
     is_open: bool = False
     is_gone: bool = False
+    opening_since_s: float | None = None
     start_s: dict[int, float] = field(default_factory=dict)
     timed_out: int | None = None
     num_units: int = 0
@@ -85,6 +90,11 @@ class Schedule(Generic[R]):
         """How long there has been no actor at work."""
         return 0.0 if self._alone_since_s is None else now_s - self._alone_since_s
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether an actor has a place and is making its worker."""
+        return any(actor.opening_since_s is not None for actor in self._actors.values())
+
     def add(self, do: Iterable[int], adopt: Iterable[int] = ()) -> None:
         """Queue units, those to adopt first; each in one of the two, once."""
         self.units.add(do, adopt)
@@ -97,13 +107,22 @@ class Schedule(Generic[R]):
         Args:
             now_s: on any clock that does not go back.
             wanted: how many actors there should be, those at work included.
+
+        Raises:
+            SioRayError: this ends the work.
         """
+        open_timeout_s = max(self._patience.unit_timeout_s, _MIN_OPEN_TIMEOUT_S)
         for actor_id, actor in self._actors.items():
             late = [unit for unit, start_s in actor.start_s.items() if now_s - start_s > self._patience.unit_timeout_s]
             if late and not actor.is_gone:
                 actor.timed_out = late[0]
                 self._lose(actor_id, self._took_too_long())
                 self.orders.append(Kill(actor_id))
+            elif actor.opening_since_s is not None and now_s - actor.opening_since_s > open_timeout_s:
+                reason = f"it did not open within {open_timeout_s:g} s"
+                self._lose(actor_id, reason)
+                self.orders.append(Kill(actor_id))
+                self._count_trouble(reason)
         for _ in range(min(wanted, self.units.num_left) - self._num_alive):
             actor_id = next(self._new_ids)
             self._actors[actor_id] = _Actor()
@@ -116,10 +135,20 @@ class Schedule(Generic[R]):
         elif self._alone_since_s is None:
             self._alone_since_s = now_s
 
+    def placed(self, actor_id: int, now_s: float) -> None:
+        """An actor has found a place in the cluster, and is making its worker."""
+        actor = self._actors.get(actor_id)
+        if actor is not None and not (actor.is_open or actor.is_gone):  # that may be told before this
+            actor.opening_since_s = now_s
+
     def opened(self, actor_id: int, now_s: float) -> None:
         """An actor has made its worker."""
+        actor = self._actors[actor_id]
+        if actor.is_gone:  # it took too long, and is being killed
+            del self._actors[actor_id]
+            return
         self._trouble_in_a_row = 0
-        self._actors[actor_id].is_open = True
+        actor.is_open, actor.opening_since_s = True, None
         self.num_open += 1
         self._tell(ActorOpened(actor_id))
         self._file(actor_id)
@@ -132,6 +161,9 @@ class Schedule(Generic[R]):
             SioRayError: this ends the work.
         """
         self._raise_if_fatal(error)
+        if self._actors[actor_id].is_gone:  # see `opened`
+            del self._actors[actor_id]
+            return
         self._lose(actor_id, first_line(error))
         del self._actors[actor_id]
         self.orders.append(Kill(actor_id))
@@ -280,7 +312,7 @@ class Schedule(Generic[R]):
         actor = self._actors[actor_id]
         self._num_alive -= 1
         self.num_open -= actor.is_open
-        actor.is_open, actor.is_gone = False, True
+        actor.is_open, actor.is_gone, actor.opening_since_s = False, True, None
         self._file(actor_id)
         self._tell(ActorEnded(actor_id, reason, is_recycled))
 

@@ -39,7 +39,7 @@ _RUN = "generator"
 #: What to do about a training set that does not fit into memory.
 _SMALLER = "take larger nodes, or smaller pictures (prepare.image_size_px)"
 
-#: Ray's checkpoints, until the model is saved.
+#: Ray's checkpoints, until the stage has finished.
 _STATE_NAME = "ray_train"
 
 
@@ -67,6 +67,7 @@ def fit_generator(config: Config) -> Outcome:
         config,
         lambda folder: _work(config, folder),
         outputs=["model/model_index.json"],
+        state=_STATE_NAME,
     )
 
 
@@ -76,7 +77,6 @@ def _work(config: Config, folder: Path) -> dict[str, Any]:
     fit = _fit_unet if section.kind == "unet" else _fit_gaussian
     model, sigma_data, points = fit(config, train_set, folder)
     save_pipeline(fitted_generator(config), model, sigma_data, train_set.info.class_names)
-    remove_folder(folder / _STATE_NAME)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"num_parameters": num_parameters, "sigma_data": sigma_data, "curve": points}
 

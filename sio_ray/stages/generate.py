@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sio_ray.cluster import connect, is_ours
-from sio_ray.config import Config
+from sio_ray.config import Config, GenerateConfig
 from sio_ray.errors import GenerationError
 from sio_ray.generate.generator import check_generator, find_generator
-from sio_ray.generate.job import Job, plan_of
+from sio_ray.generate.job import Job, check_sources, plan_of
 from sio_ray.generate.notes import DrawnShard, Seconds, delete_notes, survey
 from sio_ray.imageset import Manifest
 from sio_ray.imageset.manifest import MANIFEST_NAME
@@ -18,7 +18,7 @@ from sio_ray.pool.resources import Patience
 from sio_ray.progress import console, count_progress
 from sio_ray.stages.layout import fit_generator_place, fitted_generator, generate_place, generated_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
-from sio_ray.stages.record import Outcome, forget, require, run_once
+from sio_ray.stages.record import Outcome, forget, read_record, require, run_once
 from sio_ray.stages.shared_storage import check_shared_storage
 
 
@@ -33,9 +33,17 @@ def generate(config: Config) -> Outcome:
         ResourceError: the cluster fits no actor.
     """
     place = generate_place(config)
-    if not Folder(generated_set_uri(config)).exists(MANIFEST_NAME):
+    record, folder = read_record(place.folder), Folder(generated_set_uri(config))
+    if record is not None and _is_at(folder, record.result["content_id"]):
+        check_sources(config.generate, folder)
+    else:
         forget(place.folder)
     return run_once("generate", place.folder, place.identity, config, lambda folder: _work(config))
+
+
+def _is_at(folder: Folder, content_id: str) -> bool:
+    """Whether a folder has the set of this content; into `generate.output` another config may have drawn since."""
+    return folder.exists(MANIFEST_NAME) and Manifest.read(folder).content_id == content_id
 
 
 def make_job(config: Config) -> Job:
@@ -47,12 +55,21 @@ def make_job(config: Config) -> Job:
         CheckpointError: there is no generator.
         ImageSetError: the generator draws other classes or sizes than the training set has.
     """
-    section = config.generate
+    section = _with_absolute_paths(config.generate)
     train = None if section.stands_alone else PreparedSets(config, "generate").open("id/train").manifest
     generator = find_generator(section.generator or str(_fitted_generator(config)))
     plan, info = plan_of(section, generator, train)
     check_generator(generator, section, info)
     return Job(section, plan, info, generator, Folder(generated_set_uri(config)))
+
+
+def _with_absolute_paths(section: GenerateConfig) -> GenerateConfig:
+    """Workers have another working directory; a generator and a folder are found to be absolute anyway."""
+    classifier = section.curation.classifier
+    if classifier is None:
+        return section
+    curation = section.curation.model_copy(update={"classifier": classifier.absolute()})
+    return section.model_copy(update={"curation": curation})
 
 
 def _work(config: Config) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sio_ray.imageset.manifest import MANIFEST_NAME
 from sio_ray.imageset.storage import Folder
 from sio_ray.progress import CountProgress, console, count_progress
 from sio_ray.stages.layout import prepare_place
-from sio_ray.stages.record import Outcome, run_once
+from sio_ray.stages.record import Outcome, read_record, run_once
 from sio_ray.stages.shared_storage import check_shared_storage
 
 #: Sets of so many picture files are decoded by Ray's workers; starting those takes longer than fewer files do.
@@ -48,6 +48,10 @@ def prepare(config: Config) -> Outcome:
         counts, skipped = {}, {}
         with count_progress("writing", sum(len(pictures) for _, pictures in sets), "images") as progress:
             for name, pictures in sets:
+                finished = read_record(folder)
+                if finished is not None:  # by another driver since this one began; its sets may be in use
+                    manifests[:] = finished.outputs
+                    return finished.result
                 class_names = source.class_names if name.startswith("id/") else ()
                 counts[name], left_out = _write_set(config, folder, name, pictures, class_names, progress)
                 if left_out:

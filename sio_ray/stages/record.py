@@ -23,6 +23,7 @@ from sio_ray.progress import console
 from sio_ray.provenance import git_commit, machine, versions
 from sio_ray.reading import parse_json, reason_of
 from sio_ray.redaction import redact_values
+from sio_ray.stages.lock import LOCK_NAME, alone_in
 from sio_ray.watching.context import bound_to_run
 from sio_ray.watching.events import tell
 
@@ -135,11 +136,19 @@ def require(folder: Path, stage: str, needed_by: str) -> StageRecord:
     return record
 
 
-def reuse(stage: str, folder: Path, label: str | None = None) -> Outcome | None:
-    """The outcome of a stage that has finished in this folder before; None if it has not."""
+def reuse(stage: str, folder: Path, label: str | None = None, *, state: str | None = None) -> Outcome | None:
+    """The outcome of a stage that has finished in this folder before; None if it has not.
+
+    Args:
+        stage: its name.
+        folder: of its output.
+        label: what to call it on the console, if not by the stage's name.
+        state: see `run_once`; deleted where a kill came between the record and its end.
+    """
     record = read_record(folder)
     if record is None:
         return None
+    _remove_state(folder, state)
     console.print(f"{label or stage:<18} already done: {_relative(folder)}", style="dim", markup=False, soft_wrap=True)
     return Outcome(stage=stage, output=folder, reused=True, wall_s=record.wall_s, result=record.result)
 
@@ -157,6 +166,7 @@ def run_once(
     work: Callable[[Path], dict[str, Any]],
     *,
     outputs: Iterable[str] = (),
+    state: str | None = None,
     label: str | None = None,
 ) -> Outcome:
     """Do a stage's work unless its record is there already.
@@ -168,12 +178,33 @@ def run_once(
         config: the whole config.
         work: makes the output in the folder and returns the stage's own numbers.
         outputs: files that the work leaves, relative to the folder; if one is deleted later, the work is done again.
+        state: folder in it from which `work` continues; deleted when the record is there, as till then it is needed.
         label: what to call it on the console, if not by the stage's name.
+
+    Raises:
+        StageError: another driver works in the folder, or its record is corrupt.
     """
-    outcome = reuse(stage, folder, label)
+    outcome = reuse(stage, folder, label, state=state)
     if outcome is not None:
         return outcome
-    label = label or stage
+    with alone_in(folder):
+        # Another driver may have finished it since.
+        return reuse(stage, folder, label, state=state) or _do(
+            stage, folder, identity, config, work, outputs, state, label or stage
+        )
+
+
+def _do(
+    stage: str,
+    folder: Path,
+    identity: dict[str, Any],
+    config: Config,
+    work: Callable[[Path], dict[str, Any]],
+    outputs: Iterable[str],
+    state: str | None,
+    label: str,
+) -> Outcome:
+    """Do a stage's work; see `run_once`."""
     console.print(f"[bold]{label:<18}[/bold] {escape(_relative(folder))}", soft_wrap=True)
     storage = Folder(str(folder))
     clock = _Clock(storage)
@@ -203,6 +234,7 @@ def run_once(
         storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
         clock.forget()
         (folder / BEGUN_NAME).unlink(missing_ok=True)
+        _remove_state(folder, state)
         tell("stage_done", wall_s=record.wall_s)
     console.print(f"{label:<18} done in {record.wall_s:.1f} s", style="green")
     return Outcome(stage=stage, output=folder, reused=False, wall_s=record.wall_s, result=result)
@@ -222,7 +254,7 @@ def _now() -> str:
 
 def _leave_no_empty_folder(folder: Path) -> None:
     """Delete the folder of a stage that failed before it wrote anything."""
-    if not any(path.is_file() and path != folder / BEGUN_NAME for path in folder.rglob("*")):
+    if not any(path.is_file() and path.name not in (BEGUN_NAME, LOCK_NAME) for path in folder.rglob("*")):
         remove_folder(folder)
 
 
@@ -252,6 +284,17 @@ class _Clock:
 
     def forget(self) -> None:
         Path(self._storage.join(self._NAME)).unlink(missing_ok=True)
+
+
+def _remove_state(folder: Path, state: str | None) -> None:
+    """Delete a folder of state; it is renamed first, so that a kill leaves no part that is taken for the whole."""
+    if state is None:
+        return
+    removed = folder / f"{state}.removed"
+    remove_folder(removed)
+    if (folder / state).exists():
+        (folder / state).rename(removed)
+        remove_folder(removed)
 
 
 def remove_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ from sio_ray.progress import console
 from sio_ray.provenance import versions
 from sio_ray.stages.begun import STATE_NAME, note_begun, tell_of_unfinished
 from sio_ray.stages.layout import Arm, Run, train_runs
-from sio_ray.stages.record import Outcome, remove_folder, reuse, run_once, watched
+from sio_ray.stages.record import Outcome, reuse, run_once, watched
 from sio_ray.stages.shared_storage import check_shared_storage
 from sio_ray.stages.training_sets import open_training_sets, pool_sizes
 from sio_ray.stages.trainings import trainings
@@ -76,7 +76,7 @@ def train(config: Config) -> Outcome:
 def _train(config: Config) -> dict[str, Outcome]:
     """The runs of one training, by name."""
     runs = train_runs(config)
-    outcomes = {run.name: reuse("train", run.place.folder, _label(run)) for run in runs}
+    outcomes = {run.name: reuse("train", run.place.folder, _label(run), state=STATE_NAME) for run in runs}
     missing = [run for run in runs if outcomes[run.name] is None]
     for run in missing:
         tell_of_unfinished(config, run)
@@ -146,6 +146,7 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
                 return run_once(
                     *("train", run.place.folder, run.place.identity, config, work),
                     outputs=CHECKPOINT_FILES,
+                    state=STATE_NAME,
                     label=_label(run),
                 )
 
@@ -202,7 +203,6 @@ def _run(
     }
     for name, state in ((LAST_NAME, trained.state), (BEST_NAME, trained.best)):
         save_classifier(folder / name, architecture, final_weights(state), training=training)
-    remove_folder(state_dir)
     return {"curve": trained.points, "num_synthetic": loop_config["num_synthetic"]}
 
 

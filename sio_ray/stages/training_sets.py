@@ -13,7 +13,7 @@ from sio_ray.classifier.augment import Augmentation
 from sio_ray.classifier.networks import check_network
 from sio_ray.classifier.schedules import ramped
 from sio_ray.config import Config, TrainConfig
-from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.errors import ConfigError, ImageSetError, StageError
 from sio_ray.imageset import ImageSet
 from sio_ray.stages.layout import Arm, generate_place, synthetic_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
@@ -61,7 +61,7 @@ def open_training_sets(config: Config, needed_by: str, *, with_synthetic: bool) 
         with_synthetic: an arm trains on synthetic images.
 
     Raises:
-        StageError: an earlier stage has not run for this config.
+        StageError: an earlier stage has not run for this config, or another config has drawn into its set's folder.
         ImageSetError: a set is missing or unfinished, or differs from the real one in classes or picture size.
         ConfigError: the network cannot take the pictures, or `train.synthetic_ratio` asks for more images than there
             are.
@@ -118,9 +118,15 @@ def pool_sizes(section: TrainConfig, num_real: int, num_synthetic: int) -> Calla
 
 
 def _open_synthetic(config: Config, real: ImageSet, needed_by: str) -> ImageSet:
+    drawn = None
     if config.train.synthetic_set is None:
-        require(generate_place(config).folder, "generate", needed_by)
+        drawn = require(generate_place(config).folder, "generate", needed_by).result["content_id"]
     synthetic = ImageSet(synthetic_set_uri(config))
+    if drawn is not None and drawn != synthetic.manifest.content_id:
+        raise StageError(
+            f"{needed_by} needs the set that generate drew for this config, and {synthetic} holds another one by now; "
+            "run `sio-ray generate` with the same config, which says what has changed."
+        )
     _check_shape(synthetic, real, "draw or import the synthetic set at the size of the real one")
     ours, theirs = real.info, synthetic.info
     if ours.class_names != theirs.class_names:

@@ -20,6 +20,7 @@ from sio_ray.generate.shards import ShardWriter, adopt_shard
 from sio_ray.imageset import ImageSetInfo
 from sio_ray.imageset.storage import Folder
 from sio_ray.pool import pool as pool_module
+from sio_ray.pool import schedule as schedule_module
 from sio_ray.pool.pool import Pool
 from sio_ray.pool.resources import Patience, PoolSize
 
@@ -40,6 +41,7 @@ class SeededSampler:
         fail_on, always_hang_on, always_die_on: seeds at which it happens every time.
         raises: what it raises.
         leak_bytes: memory that it loses with every batch.
+        hangs_at_first: the first one hangs when it is made.
     """
 
     notes: Path
@@ -51,7 +53,12 @@ class SeededSampler:
     raises: Exception = field(default_factory=lambda: GenerationError("this seed gives no picture"))
     leak_bytes: int = 0
     leaked: list = field(default_factory=list)
+    hangs_at_first: bool = False
     device_name = "cpu"
+
+    def __post_init__(self):
+        if self.hangs_at_first and self._first_time("made"):
+            time.sleep(600)
 
     def sample(self, labels, seeds):
         self.leaked.append(b"x" * self.leak_bytes)
@@ -176,6 +183,13 @@ def test_an_actor_that_hangs_is_replaced_and_its_shard_set_aside_in_the_end(tmp_
     pool = run(tmp_path / "set", notes, num_actors=1, patience=patience, always_hang_on=seeds_of(6, 0))
     assert pool.set_aside == {6: "took longer than generate.shard_timeout_s=3"}
     assert len(digests(tmp_path / "set")) == 6
+
+
+def test_an_actor_that_hangs_while_it_opens_is_replaced(tmp_path, notes, undisturbed, monkeypatch):
+    monkeypatch.setattr(schedule_module, "_MIN_OPEN_TIMEOUT_S", 10)
+    pool = run(tmp_path / "set", notes, num_actors=1, patience=Patience(unit_timeout_s=10), hangs_at_first=True)
+    assert pool.set_aside == {}
+    assert digests(tmp_path / "set") == undisturbed
 
 
 def test_actors_that_leak_are_recycled_and_that_is_no_trouble(tmp_path, notes, undisturbed):

@@ -52,6 +52,22 @@ def manifests(outcome):
     return {path.parent.relative_to(outcome.output): path.read_text() for path in outcome.output.rglob("manifest.json")}
 
 
+def test_what_another_driver_has_finished_in_the_meantime_is_left_as_it_is(root, tmp_path, monkeypatch):
+    both, load, states = config(root, tmp_path / "runs"), stage.load_source, []
+
+    def finish_first(section):
+        monkeypatch.setattr(stage, "load_source", load)
+        other = prepare(both)
+        states.append({path: path.stat().st_mtime_ns for path in other.output.rglob("*/manifest.json")})
+        return load(section)
+
+    monkeypatch.setattr(stage, "load_source", finish_first)
+    outcome = prepare(both)
+    states.append({path: path.stat().st_mtime_ns for path in outcome.output.rglob("*/manifest.json")})
+    assert states[0] == states[1], "somebody may have been reading them"
+    assert prepare(both) == outcome.model_copy(update={"reused": True})
+
+
 def test_a_run_on_a_cluster_gives_the_same_bytes(root, tmp_path, monkeypatch, ray_cluster):
     monkeypatch.setattr(writing, "_MAX_IMAGES_PER_SHARD", 4)
     here = prepare(config(root, tmp_path / "here"))

@@ -216,3 +216,48 @@ def test_a_generator_that_does_not_fit_the_set_is_refused(generator, info, optio
     with pytest.raises(ImageSetError) as error:
         check_generator(generator, GenerateConfig(**options), info)
     assert str(error.value) == message
+
+
+def with_scheduler(generator, **saved):
+    return dataclasses.replace(generator, scheduler=json.dumps(saved))
+
+
+SDE = {"_class_name": "EDMDPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}
+
+
+@pytest.mark.parametrize(
+    ("generator", "info", "options", "message"),
+    [
+        (
+            with_scheduler(EDM, **SDE),
+            GREY,
+            {},
+            "generate.scheduler must be another one than the sde-dpmsolver++ saved with /models/ours, got None; that "
+            "adds noise which follows from no seed: name one that does not, such as edm_euler.",
+        ),
+        (
+            with_scheduler(EDM, **SDE),
+            GREY,
+            {"scheduler": "edm_dpmsolver_multistep"},
+            "generate.scheduler must be another one than the sde-dpmsolver++ saved with /models/ours, got "
+            "'edm_dpmsolver_multistep'; that adds noise which follows from no seed: name one that does not, such as "
+            "edm_euler.",
+        ),
+        (
+            with_scheduler(TEXT, _class_name="DPMSolverSDEScheduler"),
+            RGB,
+            {},
+            "generate.scheduler must be another one than the DPMSolverSDEScheduler saved with some/text, got None; "
+            "that adds noise which follows from no seed: name one that does not, such as dpmsolver_multistep.",
+        ),
+    ],
+)
+def test_noise_that_follows_from_no_seed_is_refused(generator, info, options, message):
+    with pytest.raises(ConfigError) as error:
+        check_generator(generator, GenerateConfig(**options), info)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("scheduler", ["edm_euler", "ddim", "dpmsolver_multistep"])
+def test_a_scheduler_of_ours_that_takes_over_no_noise_passes(scheduler):
+    check_generator(with_scheduler(EDM, **SDE), GenerateConfig(scheduler=scheduler), GREY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,31 @@ def test_a_picture_is_a_function_of_its_label_and_seed(folders, name, scheduler,
     assert len({picture.tobytes() for picture in pictures}) == 4
     assert pictures.std() > 20, "a grey picture would prove nothing"
     np.testing.assert_array_equal(sampler.sample(np.array([2, 1, 0, 1]), [7, 1, 8, 2])[[0, 2]], pictures[[2, 3]])
+
+
+#: Schedulers that add noise in every step.
+NOISY = {
+    "DDPMScheduler": {"clip_sample": False},
+    "DPMSolverMultistepScheduler": {"algorithm_type": "sde-dpmsolver++"},
+    "LCMScheduler": {"clip_sample": False},
+}
+
+
+@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("kind", NOISY)
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+def test_the_noise_of_a_schedulers_steps_follows_from_the_seeds(folders, name, kind, guidance_scale, tmp_path):
+    folder = tmp_path / name
+    shutil.copytree(folders[name], folder)
+    saved = folder / "scheduler" / "scheduler_config.json"
+    saved.write_text(json.dumps({"_class_name": kind, "steps_offset": 1, **NOISY[kind]}))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", kind]}))
+    for scheduler in (None, "dpmsolver_multistep") if "algorithm_type" in NOISY[kind] else (None,):
+        sampler = sampler_of(folder, scheduler=scheduler, guidance_scale=guidance_scale, num_inference_steps=4)
+        pictures = sampler.sample(LABELS, SEEDS)
+        torch.manual_seed(1)
+        np.testing.assert_array_equal(sampler.sample(np.array([2, 1, 0, 1]), [7, 1, 8, 2])[[0, 2]], pictures[[2, 3]])
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -12,9 +13,10 @@ from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.config import GenerateConfig, build_config
 from sio_ray.errors import ConfigError, ImageSetError, StageError
 from sio_ray.generate import job as job_module
+from sio_ray.generate.actors import DRAWING
 from sio_ray.generate.curation import Curator
 from sio_ray.generate.generator import find_generator
-from sio_ray.generate.job import PLAN_NAME, Job, plan_of
+from sio_ray.generate.job import PLAN_NAME, Job, check_sources, plan_of
 from sio_ray.imageset import ImageSetInfo, Manifest, ShardEntry
 from sio_ray.imageset.storage import Folder
 
@@ -159,6 +161,22 @@ def test_another_version_generator_or_number_of_images_is_refused(generator, tmp
         job_of(generator, tmp_path).begin()
 
 
+def test_an_actor_with_other_versions_than_the_driver_draws_nothing(generator, tmp_path, monkeypatch):
+    ours = {**job_module.versions(), "torch": "2.1", "pillow": "12.0", "transformers": "not installed"}
+    monkeypatch.setattr(job_module, "versions", lambda: ours)
+    job = job_of(generator, tmp_path)
+    job.begin()
+    copy.deepcopy(job).make_writer()  # which is made of the same parts as what is sent
+    monkeypatch.setattr(job_module, "versions", lambda: {**ours, "torch": "2.2", "pillow": "12.1", "transformers": "5"})
+    with pytest.raises(ConfigError) as error:
+        copy.deepcopy(job).make_writer()
+    assert str(error.value) == (
+        "cluster.address must be of a cluster with the driver's versions (torch 2.1, pillow 12.0), got "
+        "'torch 2.2, pillow 12.1'; install the same on all nodes, as pictures depend on it."
+    )
+    assert isinstance(error.value, DRAWING.fatal), "it would come again on every such actor"
+
+
 def test_a_folder_with_other_things_in_it_is_refused(generator, tmp_path):
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(StageError) as error:
@@ -167,6 +185,25 @@ def test_a_folder_with_other_things_in_it_is_refused(generator, tmp_path):
         f"{tmp_path} holds files that generate did not write (there is no plan.json); "
         "give an empty folder as generate.output."
     )
+
+
+def test_a_set_that_another_driver_begins_at_the_same_moment_is_compared_with(generator, tmp_path, monkeypatch):
+    for place, options in (("same", {}), ("other", {"base_seed": 1})):
+        mine, theirs = job_of(generator, tmp_path / place), job_of(generator, tmp_path / place, **options)
+        exists = Folder.exists
+
+        def look(folder, name="", theirs=theirs, exists=exists):
+            found = exists(folder, name)
+            monkeypatch.setattr(Folder, "exists", exists)
+            theirs.begin()
+            return found
+
+        monkeypatch.setattr(Folder, "exists", look)
+        if not options:
+            mine.begin()
+        else:
+            with pytest.raises(StageError, match=r"\n  generate.base_seed: 1 -> 0\n"):
+                mine.begin()
 
 
 # The curation rule, with a classifier.
@@ -225,3 +262,13 @@ def test_a_resume_with_another_classifier_is_refused(generator, classifier_folde
     weights.write_bytes(weights.read_bytes() + b"\0")
     with pytest.raises(StageError, match=r"\n  generate.curation.classifier: '\w+' -> '\w+'\n"):
         job_of(generator, tmp_path / "set", curation=curation).begin()
+
+
+def test_another_classifier_at_the_path_by_which_a_set_was_curated_is_noticed(generator, classifier_folder, tmp_path):
+    job = job_of(generator, tmp_path / "set", curation={"classifier": str(classifier_folder)})
+    job.begin()
+    check_sources(job.section, job.folder)
+    weights = classifier_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    with pytest.raises(StageError, match=r"match:\n  generate.curation.classifier: '\w+' -> '\w+'\nGo back"):
+        check_sources(job.section, job.folder)

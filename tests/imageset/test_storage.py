@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 from collections.abc import Iterator
@@ -48,6 +49,21 @@ def test_a_local_folder(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "file": f"file://{tmp_path}/set%20a",
     }
     check_folder(Folder(uri[form]))
+
+
+def test_a_file_system_of_fsspec_whose_folders_are_real(tmp_path: Path) -> None:
+    check_folder(Folder(f"local://{tmp_path}/x/set"))
+
+
+def test_a_bucket_that_is_not_there_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_bucket(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("no such bucket")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", no_bucket)
+    monkeypatch.setattr(MemoryFileSystem, "_strip_protocol", lambda path: str(path).removeprefix("memory://"))
+    with pytest.raises(ResourceError, match=r"^cannot write memory://bucket/set/f \(no such bucket\)"):
+        Folder("memory://bucket/set").write_bytes("f", b"1")
+    assert MemoryFileSystem.pseudo_dirs == [""]
 
 
 def test_a_relative_folder_follows_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +330,22 @@ def test_only_what_killed_writers_left_is_swept(tmp_path: Path, memory: str) -> 
     folder.sweep()
     assert set(folder.files()) == {"f"}
     Folder(memory).sweep()
+
+
+def test_a_file_that_is_swept_while_it_is_written_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, fsync = Folder(str(tmp_path / "set")), os.fsync
+
+    def sweep_once(descriptor: int) -> None:
+        fsync(descriptor)
+        monkeypatch.setattr(os, "fsync", fsync)
+        folder.sweep()
+
+    monkeypatch.setattr(os, "fsync", sweep_once)
+    folder.write_bytes("f", b"1")
+    assert folder.files() == {"f": 1}
+    assert folder.read_bytes("f") == b"1"
 
 
 def test_a_file_holds_no_files(tmp_path: Path) -> None:

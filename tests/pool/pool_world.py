@@ -20,12 +20,13 @@ class Drawn:
 
 @dataclass
 class Actor:
-    """As it is in truth; the schedule learns of its death by its calls alone."""
+    """As it is in truth; the schedule learns of its death by its calls alone, of which the first is to open."""
 
     is_open: bool = False
     is_dead: bool = False
     with_node: bool = False
     is_told: bool = False
+    has_answered: bool = False
     calls: list = field(default_factory=list)
 
 
@@ -48,13 +49,27 @@ class World:
         self.schedule.tick(self.now_s, self.wanted)
         self.obey()
 
+    def place(self, actor_id):
+        self.schedule.placed(actor_id, self.now_s)
+        self.obey()
+
     def open(self, actor_id):
-        self.actors[actor_id].is_open = True
+        self.actors[actor_id].is_open = self.actors[actor_id].has_answered = True
         self.schedule.opened(actor_id, self.now_s)
         self.obey()
 
+    def open_late(self, actor_id, *, well=True):
+        """It answers although it has been killed, as that was on its way already."""
+        self.actors[actor_id].has_answered = True
+        if well:
+            self.schedule.opened(actor_id, self.now_s)
+        else:
+            self.schedule.failed_to_open(actor_id, ValueError("no model"))
+        self.obey()
+
     def fail_to_open(self, actor_id):
-        self.actors[actor_id].is_dead = self.actors[actor_id].is_told = True
+        actor = self.actors[actor_id]
+        actor.is_dead = actor.is_told = actor.has_answered = True
         self.schedule.failed_to_open(actor_id, ValueError("no model"))
         self.obey()
 
@@ -81,6 +96,8 @@ class World:
         unit_id = actor.calls[0] if actor.is_open else None
         if unit_id is not None:
             self._end(actor_id, unit_id)
+        else:
+            actor.has_answered = True
         is_news = not actor.is_told
         actor.is_told = True
         before = self.num_timed_out()
@@ -102,6 +119,9 @@ class World:
     def opening(self):
         return [k for k, actor in self.actors.items() if not actor.is_open and not actor.is_dead]
 
+    def killed_while_opening(self):
+        return [k for k, actor in self.actors.items() if actor.is_told and not actor.has_answered]
+
     def working(self):
         return [(k, unit) for k, actor in self.actors.items() if not actor.is_dead for unit in actor.calls]
 
@@ -109,7 +129,7 @@ class World:
         return [k for k, actor in self.actors.items() if not actor.is_dead]
 
     def untold(self):
-        return [k for k, a in self.actors.items() if a.is_dead and (a.calls or not (a.is_open or a.is_told))]
+        return [k for k, a in self.actors.items() if a.is_dead and (a.calls or not a.has_answered)]
 
     # What is ordered.
 

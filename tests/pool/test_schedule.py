@@ -22,6 +22,12 @@ def happen(world, kind, pick):
             world.tick(0.5 * (1 + pick))
         case "hang":
             world.tick(100.0)
+        case "hang long":
+            world.tick(2000.0)
+        case "place" if opening := world.opening():
+            world.place(opening[pick % len(opening)])
+        case "open late" if killed := world.killed_while_opening():
+            world.open_late(killed[pick % len(killed)], well=pick % 2 == 0)
         case "grow":
             world.wanted = 1 + pick
             world.tick()
@@ -54,7 +60,20 @@ def come_to_an_end(world):
     raise AssertionError("it does not end")
 
 
-KINDS = ["tick", "hang", "grow", "open", "fail to open", "finish", "fail", "fail late", "no disk", "die", "lose node"]
+KINDS = [
+    "tick",
+    "hang",
+    "hang long",
+    "grow",
+    "place",
+    "open",
+    "open late",
+    "fail to open",
+    "finish",
+    "fail",
+    "fail late",
+]
+KINDS += ["no disk", "die", "lose node"]
 #: What goes well comes more often, so that something is at work when something happens.
 EVENTS = st.tuples(st.sampled_from([*KINDS, "open", "finish", "finish", "tell", "tell", "tick"]), st.integers(0, 5))
 
@@ -244,6 +263,45 @@ def test_an_actor_that_hangs_is_replaced_and_what_waited_behind_is_not_blamed():
     while world.untold():
         world.tell_death(0)
     assert [(news.unit_id, news.reason) for news in told(world, UnitFailed)] == [(0, "took longer than timeout_s=60")]
+
+
+def test_an_actor_that_hangs_while_it_opens_is_replaced_and_one_that_waits_for_a_place_is_not():
+    world = World(3, wanted=2, patience=Patience(unit_timeout_s=3600, max_trouble_in_a_row=3))
+    assert not world.schedule.is_opening
+    world.tick(1000)
+    world.place(0)
+    assert world.schedule.is_opening
+    world.tick(3600)
+    assert world.living() == [0, 1]
+    world.tick(1)
+    assert world.living() == [1, 2]
+    assert told(world, ActorEnded) == [ActorEnded(0, "it did not open within 3600 s")]
+    assert not world.schedule.is_opening
+    world.open_late(0)
+    world.place(1)
+    world.open(1)
+    assert world.schedule.num_open == 1, "the late one is being killed"
+    come_to_an_end(world)
+
+
+def test_a_short_time_for_a_unit_is_none_to_open():
+    world = World(3, wanted=1, patience=PATIENT)
+    world.place(0)
+    world.tick(1800)
+    assert world.opening() == [0]
+    world.tick(1)
+    assert world.opening() == [1]
+    assert world.untold() == [0]
+    come_to_an_end(world)
+
+
+def test_actors_none_of_which_opens_end_the_work():
+    world = World(3, wanted=1, patience=Patience(max_trouble_in_a_row=2))
+    world.place(0)
+    world.tick(3601)
+    world.place(1)
+    with pytest.raises(GenerationError, match=r"^2 times in a row .*, the last time: it did not open within 3600 s\. "):
+        world.tick(3601)
 
 
 def test_a_node_that_goes_away_is_no_failure():

@@ -176,3 +176,39 @@ def test_a_folder_with_brackets_is_printed_as_it_is(
         ["train", "sio,", "seed", "0", "done", "in", "1.0", "s"],
         ["train", "sio,", "seed", "0", "already", "done:", "[old]/x[/]"],
     ]
+
+
+def test_the_state_that_work_goes_on_from_is_kept_until_the_record_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, resumed = tmp_path / "train-0123", []
+    state = folder / "ray_train"
+
+    def work(_: Path) -> dict[str, Any]:
+        resumed.append((state / "checkpoint").exists())
+        state.mkdir(parents=True, exist_ok=True)
+        (state / "checkpoint").write_text("step 1000")
+        return {}
+
+    def run() -> Outcome:
+        return run_once("train", folder, IDENTITY, CONFIG, work, state="ray_train")
+
+    def kill(*paths: Path, **_: object) -> None:
+        if all(path.exists() for path in paths):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(record, "git_commit", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert state.exists()
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert resumed == [False, True]
+    assert not state.exists(), "what is deleted in part is taken for nothing"
+    for leave in (lambda: None, lambda: state.mkdir()):
+        leave()
+        assert run().reused
+        assert sorted(path.name for path in folder.iterdir()) == ["stage.json"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sio_ray.config import Config, load_config
-from sio_ray.errors import ConfigError, ImageSetError
+from sio_ray.errors import ConfigError, ImageSetError, StageError
 from sio_ray.imageset import ImageSet, ImageSetInfo, write_image_set
 from sio_ray.imageset.exchange import export_images, import_images
+from sio_ray.stages.layout import generate_place, synthetic_set_uri
 from sio_ray.stages.prepare import prepare
+from sio_ray.stages.record import run_once
 from sio_ray.stages.training_sets import TrainingSets, open_training_sets, synthetic_images
 
 NAMES = ("0", "1", "2", "3", "4", "5")
@@ -53,6 +56,24 @@ def test_sets_that_fit_are_opened(prepared: Path, tmp_path: Path) -> None:
         sets = open_with(prepared, f"train.synthetic_set={synthetic}", "train.algorithm=outlier_exposure", given)
         found, _ = sets.sources("baseline")["outliers"]
         assert found == (uri or ImageSet(Path(sets.real.uri).parents[1] / "outlier_exposure").uri)
+
+
+def test_a_set_that_generate_did_not_draw_for_this_config_is_refused(prepared: Path, tmp_path: Path) -> None:
+    config = load(prepared, f"generate.output={tmp_path / 'set'}")
+    place, folder = generate_place(config), Path(synthetic_set_uri(config))
+    write(folder)
+    drawn = {"content_id": ImageSet(folder).manifest.content_id}
+    run_once("generate", place.folder, place.identity, config, lambda _: drawn)
+    sets = open_training_sets(config, "train", with_synthetic=True)
+    assert sets.sources("sio")["synthetic"] == (str(folder), 12)
+    shutil.rmtree(folder)
+    write(folder, num_images=18)
+    with pytest.raises(StageError) as error:
+        open_training_sets(config, "train", with_synthetic=True)
+    assert str(error.value) == (
+        f"train needs the set that generate drew for this config, and {folder} holds another one by now; "
+        "run `sio-ray generate` with the same config, which says what has changed."
+    )
 
 
 def test_classes_that_differ_are_shown_side_by_side(prepared: Path, tmp_path: Path) -> None:

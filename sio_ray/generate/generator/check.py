@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from typing import Any
 
 from sio_ray.config import GenerateConfig
 from sio_ray.diffusion.schedulers import FOREIGN_SCHEDULERS, SCHEDULERS, can_take
@@ -13,6 +14,9 @@ from sio_ray.imageset import ImageSetInfo
 
 #: diffusers hard-codes the null class that its guidance needs.
 _NULL_CLASS_OF_DIT = 1000
+
+#: Schedulers of diffusers that add noise in their steps and take no generator for it.
+_UNSEEDED = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
 
 
 def check_generator(generator: Generator, config: GenerateConfig, info: ImageSetInfo) -> None:
@@ -155,7 +159,8 @@ def _check_guidance(generator: Generator, config: GenerateConfig) -> None:
 
 
 def _check_scheduler(generator: Generator, config: GenerateConfig) -> None:
-    name = config.scheduler
+    name, saved = config.scheduler, json.loads(generator.scheduler)
+    _check_seeded(generator, name, saved)
     if name is None:
         return
     allowed = list(SCHEDULERS if generator.kind == "edm" else FOREIGN_SCHEDULERS)
@@ -168,13 +173,29 @@ def _check_scheduler(generator: Generator, config: GenerateConfig) -> None:
             remedy = "DiTPipeline does not scale its first noise as euler needs; ddim is the same rule"
     if name not in allowed:
         raise ConfigError("generate.scheduler", f"one of {', '.join(allowed)}", name, f"{remedy}")
-    saved = json.loads(generator.scheduler)
     if generator.kind != "edm" and not can_take(name, saved):
         raise ConfigError(
             "generate.scheduler",
             f"left out for {generator.location}",
             name,
             f"it cannot take the noise levels of the {saved.get('_class_name')} saved with it",
+        )
+
+
+def _check_seeded(generator: Generator, name: str | None, saved: dict[str, Any]) -> None:
+    """Refuse a scheduler whose pictures would not follow from their seeds; our own pipeline hands it no generator."""
+    if generator.kind == "edm":
+        takes_over = name in (None, "edm_dpmsolver_multistep")
+        is_unseeded, other = takes_over and str(saved.get("algorithm_type")).startswith("sde-"), "edm_euler"
+    else:
+        is_unseeded, other = name is None and saved.get("_class_name") in _UNSEEDED, "dpmsolver_multistep"
+    if is_unseeded:
+        kind = saved.get("algorithm_type") if generator.kind == "edm" else saved.get("_class_name")
+        raise ConfigError(
+            "generate.scheduler",
+            f"another one than the {kind} saved with {generator.location}",
+            name,
+            f"that adds noise which follows from no seed: name one that does not, such as {other}",
         )
 
 

@@ -19,7 +19,7 @@ class Sampler(Protocol):
 
     @property
     def device_name(self) -> str:
-        """`cpu`, or the GPU's name."""
+        """`cpu` and its instructions, such as `cpu AVX2`, or the GPU's name."""
 
     def sample(self, labels: npt.NDArray[np.int64], seeds: Sequence[int]) -> UInt8Array:
         """Draw (B, C, H, W) uint8 for (B,) labels and seeds.
@@ -31,10 +31,15 @@ class Sampler(Protocol):
 
 
 def device_name(device: str) -> str:
-    """`cpu`, or the GPU's name."""
+    """`cpu` and the instructions that torch takes there, such as `cpu AVX2`, or the GPU's name.
+
+    Both say on what else than the plan the last bits depend: AVX2 and AVX512 add up in another order.
+    """
     import torch  # here and below, as a sampler that does without need not wait for it
 
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import diffusers
@@ -56,18 +57,39 @@ class ForeignSampler:
     ) -> None:
         self._pipeline = load_foreign(generator, config, device)
         self._generator, self._config, self._info, self._ask = generator, config, info, ask
+        self._seeded: list[torch.Generator] = []
+        self._seed_noise_of_steps()
         self.device_name = device_name(device)
 
     def sample(self, labels: npt.NDArray[np.int64], seeds: Sequence[int]) -> UInt8Array:
         """See `Sampler`."""
+        self._seeded = generators_of(seeds)
         pictures = self._pipeline(
             **self._ask(labels),
-            generator=generators_of(seeds),
+            generator=self._seeded,
             guidance_scale=self._config.guidance_scale,
             num_inference_steps=self._config.num_inference_steps,
             output_type="pt",
         ).images
         return finish(pictures, self._generator, self._config, self._info, labels, seeds)
+
+    def _seed_noise_of_steps(self) -> None:
+        """Give the scheduler each picture's generator where the pipeline, as DiTPipeline, gives it none.
+
+        Otherwise one that adds noise in its steps (DDPM, SDE solvers) would draw that from torch's global state.
+        """
+        scheduler = self._pipeline.scheduler
+        step = scheduler.step
+        if "generator" not in inspect.signature(step).parameters:
+            return
+
+        @wraps(step)  # pipelines look at its signature
+        def seeded_step(model_output: Tensor, *arguments: Any, **options: Any) -> Any:
+            # With guidance, DiTPipeline steps every picture twice and drops the second one.
+            generators = self._seeded * (len(model_output) // len(self._seeded))
+            return step(model_output, *arguments, **{"generator": generators, **options})
+
+        scheduler.step = seeded_step
 
 
 def load_foreign(generator: Generator, config: GenerateConfig, device: str) -> Any:
