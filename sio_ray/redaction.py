@@ -14,7 +14,7 @@ HIDDEN = "***"
 #: alone before the host of a web address; and the value of a query's option that is named like a secret.
 #: `abfs://CONTAINER@ACCOUNT` and `s3://BUCKET` hold none.
 _SECRET = re.compile(
-    r"(?<=://)([^:/?@\s]*:)(?!\d{1,5}(?![^/?'\"\s]))(?:[^/\s]*@|[^@\s]*@)"
+    r"(?<=://)([^:/?@\s]*:)(?!\d{1,5}(?![^/?'\"\s]))(?:[^/\s]*@|[^@]*@)"
     r"|(?<=http://)[^:/?@\s]+@|(?<=https://)[^:/?@\s]+@"
     r"|([?&][^=&?]*(?:secret|key|token|sig|pass|pwd|auth|credential)[^=&]*=)[^&'\"\s]*",
     re.IGNORECASE,

@@ -28,20 +28,32 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         StageError: another process holds it, on this machine or, on a shared disk with locks, on another one.
     """
-    try:
+    descriptor = None
+    with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError:
+        descriptor = _hold(folder)
+    if descriptor is None:
         yield
         return
     try:
-        _lock(descriptor, folder)
-        try:
-            yield
-        finally:
-            (folder / LOCK_NAME).unlink(missing_ok=True)
+        yield
     finally:
+        (folder / LOCK_NAME).unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _hold(folder: Path) -> int:
+    """The descriptor of the folder's lock, which is held; closing it lets go."""
+    while True:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(descriptor, folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # of a file that the holder before has deleted since it was opened
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -180,7 +180,9 @@ def test_a_synthetic_set_that_does_not_fit_the_real_one_is_refused(finished, tmp
         "digits",
         [*overrides, f"train.synthetic_set={outcomes['generate']['output']}/images", "train.synthetic_ratio=2"],
     )
-    with pytest.raises(ConfigError, match=r"train.synthetic_ratio must be at most 0\.249.*, got 2.0; draw more"):
+    with pytest.raises(
+        ConfigError, match=r"train.synthetic_ratio must be at most 0\.249.*, got 2.0; give a set with more"
+    ):
         stage_function("train")(config)
 
 

@@ -114,3 +114,19 @@ def test_a_file_system_without_locks_is_worked_in_without(folder: Path, monkeypa
 
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     assert not run(folder).reused
+
+
+def test_a_lock_that_the_holder_before_has_just_deleted_is_taken_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def lock(descriptor: int, locked: Path) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            (locked / LOCK_NAME).unlink()
+
+    monkeypatch.setattr("sio_ray.stages.lock._lock", lock)
+    with alone_in(folder):
+        assert len(calls) == 2
+        assert (folder / LOCK_NAME).exists()
