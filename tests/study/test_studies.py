@@ -44,6 +44,23 @@ def test_the_preset_is_the_whole_table_and_the_readme_runs_it():
     assert read_study(ROOT / study[1]).config == "fashion_mnist"
 
 
+def test_the_ablations_that_the_readme_speaks_of_are_those_of_the_results():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    found = re.search(
+        r"from (\S+) points at `real_weight` (\S+) to (\S+) at (\S+), and falls with their number, from (\S+) at a "
+        r"`synthetic_ratio` of (\S+) to (\S+) at (\S+),",
+        text,
+    )
+    figures = found.groups()
+    _, weights, ratios, *_ = re.split(
+        r"^### How (?:much weight|many synthetic)", (ROOT / "RESULTS.md").read_text(), flags=re.M
+    )
+    for table, pairs in ((weights, (figures[0:2], figures[2:4])), (ratios, (figures[4:6], figures[6:8]))):
+        for difference, point in pairs:
+            (row,) = re.findall(rf"^\| {re.escape(point)} \|.*$", table.partition("### ")[0], re.MULTILINE)
+            assert row.split("|")[4].split()[0] == difference
+
+
 def test_the_table_of_the_readme_is_that_of_the_results():
     rows = re.findall(
         r"^\| (near-OOD|far-OOD|ID) \w+, % \| ([\d.]+) \| ([\d.]+) \| (\S+), p = (0\.\d\d) \|$",
