@@ -24,7 +24,7 @@ from sio_ray.stages.begun import STATE_NAME, note_begun, tell_of_unfinished
 from sio_ray.stages.layout import Arm, Run, train_runs
 from sio_ray.stages.record import Outcome, reuse, run_once, watched
 from sio_ray.stages.shared_storage import check_shared_storage
-from sio_ray.stages.training_sets import open_training_sets, pool_sizes
+from sio_ray.stages.training_sets import open_training_sets, pool_sizes, refuse_another_set
 from sio_ray.stages.trainings import trainings
 from sio_ray.training.feeds import cpus_of_feed, open_feed, share_sources
 from sio_ray.training.loggers import open_loggers
@@ -76,6 +76,7 @@ def train(config: Config) -> Outcome:
 def _train(config: Config) -> dict[str, Outcome]:
     """The runs of one training, by name."""
     runs = train_runs(config)
+    refuse_another_set(config, runs)
     outcomes = {run.name: reuse("train", run.place.folder, _label(run), state=STATE_NAME) for run in runs}
     missing = [run for run in runs if outcomes[run.name] is None]
     for run in missing:
@@ -126,6 +127,9 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
                 "val": val,
                 "num_real": len(sets.real),
                 "num_synthetic": sets.num_synthetic if run.arm == "sio" else 0,
+                "synthetic_content_id": sets.synthetic.manifest.content_id
+                if run.arm == "sio" and sets.synthetic is not None
+                else None,
                 "experiment": config.name,
                 "folder": str(run.place.folder),
                 "run": run.name,
@@ -203,7 +207,7 @@ def _run(
     }
     for name, state in ((LAST_NAME, trained.state), (BEST_NAME, trained.best)):
         save_classifier(folder / name, architecture, final_weights(state), training=training)
-    return {"curve": trained.points, "num_synthetic": loop_config["num_synthetic"]}
+    return {"curve": trained.points, **{name: loop_config[name] for name in ("num_synthetic", "synthetic_content_id")}}
 
 
 def _train_loop(loop_config: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,12 @@ from sio_ray.classifier.networks import check_network
 from sio_ray.classifier.schedules import ramped
 from sio_ray.config import Config, TrainConfig
 from sio_ray.errors import ConfigError, ImageSetError, StageError
-from sio_ray.imageset import ImageSet
-from sio_ray.stages.layout import Arm, generate_place, synthetic_set_uri
+from sio_ray.imageset import ImageSet, Manifest
+from sio_ray.imageset.manifest import MANIFEST_NAME
+from sio_ray.imageset.storage import Folder
+from sio_ray.stages.layout import Arm, Run, generate_place, synthetic_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
-from sio_ray.stages.record import require
+from sio_ray.stages.record import read_record, require
 
 #: A probability below which counts of classes are of no mixed order.
 _BEYOND_DOUBT = 1e-6
@@ -85,6 +87,30 @@ def open_training_sets(config: Config, needed_by: str, *, with_synthetic: bool) 
         outliers=further.get("outliers"),
         mixing=further.get("mixing"),
     )
+
+
+def refuse_another_set(config: Config, runs: Sequence[Run]) -> None:
+    """See that the synthetic set of finished runs is still what they were trained on; one that is gone cannot differ.
+
+    Args:
+        config: whose runs.
+        runs: finished or not.
+
+    Raises:
+        StageError: another set has taken its place.
+    """
+    records = [(run, read_record(run.place.folder)) for run in runs if run.arm == "sio"]
+    trained_on = [(run, record.result.get("synthetic_content_id")) for run, record in records if record is not None]
+    folder = Folder(synthetic_set_uri(config))
+    if not any(content_id for _, content_id in trained_on) or not folder.exists(MANIFEST_NAME):
+        return
+    here = Manifest.read(folder).content_id
+    for run, content_id in trained_on:
+        if content_id not in (None, here):
+            raise StageError(
+                f"{run.name} was trained on another set than {folder.safe_uri} holds by now; put that set back, or "
+                f"delete {run.place.folder} to train it anew."
+            )
 
 
 def further_sets(config: Config, prepared: PreparedSets) -> dict[str, ImageSet]:

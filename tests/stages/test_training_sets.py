@@ -12,10 +12,10 @@ from sio_ray.config import Config, load_config
 from sio_ray.errors import ConfigError, ImageSetError, StageError
 from sio_ray.imageset import ImageSet, ImageSetInfo, write_image_set
 from sio_ray.imageset.exchange import export_images, import_images
-from sio_ray.stages.layout import generate_place, synthetic_set_uri
+from sio_ray.stages.layout import generate_place, synthetic_set_uri, train_runs
 from sio_ray.stages.prepare import prepare
 from sio_ray.stages.record import run_once
-from sio_ray.stages.training_sets import TrainingSets, open_training_sets, synthetic_images
+from sio_ray.stages.training_sets import TrainingSets, open_training_sets, refuse_another_set, synthetic_images
 
 NAMES = ("0", "1", "2", "3", "4", "5")
 
@@ -173,6 +173,26 @@ def test_an_import_from_folders_has_its_classes_mixed(prepared: Path, tmp_path: 
     given = f"train.synthetic_set={mixed.uri}"
     num_real = len(open_with(prepared, given).real)
     assert open_with(prepared, given, f"train.synthetic_ratio={30 / num_real}").num_synthetic == 30
+
+
+def test_networks_that_were_trained_on_another_set_at_the_same_path_are_not_taken(
+    prepared: Path, tmp_path: Path
+) -> None:
+    given = Path(write(tmp_path / "set"))
+    config = load(prepared, f"train.synthetic_set={given}", "train.seeds=[0]", f"output_dir={tmp_path}")
+    baseline, run = train_runs(config)
+    content_id = ImageSet(given).manifest.content_id
+    for each, result in ((baseline, {}), (run, {"synthetic_content_id": content_id})):
+        run_once("train", each.place.folder, each.place.identity, config, lambda folder, result=result: result)
+    refuse_another_set(config, [baseline, run])
+    shutil.rmtree(given)
+    refuse_another_set(config, [baseline, run])
+    write(given, num_images=18)
+    with pytest.raises(
+        StageError, match=rf"^sio, seed 0 was trained on another set than {given} holds by now; put that"
+    ):
+        refuse_another_set(config, [baseline, run])
+    refuse_another_set(config, [baseline])
 
 
 @pytest.mark.parametrize("drawn", [(), ("generate.num_images=60",)])
