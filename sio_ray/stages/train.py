@@ -120,16 +120,15 @@ def _train_missing(config: Config, runs: list[Run]) -> dict[str, Outcome]:
     with watch_runs(shown) as board:
 
         def job(run: Run) -> Outcome:
+            synthetic = sets.synthetic if run.arm == "sio" else None
             loop_config = {
                 "section": section.model_dump(mode="json"),
                 "architecture": architecture.model_dump(),
                 "sources": opened[run.arm],
                 "val": val,
                 "num_real": len(sets.real),
-                "num_synthetic": sets.num_synthetic if run.arm == "sio" else 0,
-                "synthetic_content_id": sets.synthetic.manifest.content_id
-                if run.arm == "sio" and sets.synthetic is not None
-                else None,
+                "num_synthetic": 0 if synthetic is None else sets.num_synthetic,
+                "synthetic_content_id": None if synthetic is None else synthetic.manifest.content_id,
                 "experiment": config.name,
                 "folder": str(run.place.folder),
                 "run": run.name,

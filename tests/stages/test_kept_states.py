@@ -61,7 +61,8 @@ def test_a_classifier_keeps_its_checkpoints_and_what_a_kill_left_of_them_goes_th
     monkeypatch.setattr(train_stage, "run_on_workers", lambda *_, **__: trained)
     monkeypatch.setattr(train_stage, "final_weights", lambda _: {})
     monkeypatch.setattr(train_stage, "save_classifier", lambda *_, **__: None)
-    loop_config = {"arm": "baseline", "seed": 0, "num_real": 1, "num_synthetic": 0, "config": {}, "section": {}}
+    loop_config = {"arm": "baseline", "seed": 0, "num_real": 1, "num_synthetic": 0, "synthetic_content_id": None}
+    loop_config |= {"config": {}, "section": {}}
     result = train_stage._run(run.place.folder, config, run, config.train, None, loop_config, 1)  # type: ignore[arg-type]
     assert state.exists()
     run_once("train", run.place.folder, run.place.identity, config, lambda _: result)
