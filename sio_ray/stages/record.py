@@ -188,56 +188,43 @@ def run_once(
     if outcome is not None:
         return outcome
     with alone_in(folder):
-        # Another driver may have finished it since.
-        return reuse(stage, folder, label, state=state) or _do(
-            stage, folder, identity, config, work, outputs, state, label or stage
-        )
-
-
-def _do(
-    stage: str,
-    folder: Path,
-    identity: dict[str, Any],
-    config: Config,
-    work: Callable[[Path], dict[str, Any]],
-    outputs: Iterable[str],
-    state: str | None,
-    label: str,
-) -> Outcome:
-    """Do a stage's work; see `run_once`."""
-    console.print(f"[bold]{label:<18}[/bold] {escape(_relative(folder))}", soft_wrap=True)
-    storage = Folder(str(folder))
-    clock = _Clock(storage)
-    begun = BegunStage(stage=stage, config=redact_values(config), begun=_now())
-    storage.write_bytes(BEGUN_NAME, (begun.model_dump_json(indent=1) + "\n").encode())
-    with watched(stage, folder.parent, config):
-        tell("stage_begun", folder=folder.name, host=socket.gethostname(), pid=os.getpid())
-        try:
-            result = work(folder)
-        except BaseException as error:
-            tell("stage_failed", reason_of(error), level="error", error=type(error).__name__)
-            _leave_no_empty_folder(folder)
-            clock.keep()
-            raise
-        record = StageRecord(
-            stage=stage,
-            identity=redact_values(identity),
-            config=redact_values(config),
-            versions=versions(),
-            machine=machine(),
-            git_commit=git_commit(),
-            finished=_now(),
-            wall_s=round(clock.total_s(), 3),
-            outputs=tuple(outputs),
-            result=redact_values(result),
-        )
-        storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
-        clock.forget()
-        (folder / BEGUN_NAME).unlink(missing_ok=True)
-        _remove_state(folder, state)
-        tell("stage_done", wall_s=record.wall_s)
-    console.print(f"{label:<18} done in {record.wall_s:.1f} s", style="green")
-    return Outcome(stage=stage, output=folder, reused=False, wall_s=record.wall_s, result=result)
+        outcome = reuse(stage, folder, label, state=state)  # another driver may have finished it since
+        if outcome is not None:
+            return outcome
+        label = label or stage
+        console.print(f"[bold]{label:<18}[/bold] {escape(_relative(folder))}", soft_wrap=True)
+        storage = Folder(str(folder))
+        clock = _Clock(storage)
+        begun = BegunStage(stage=stage, config=redact_values(config), begun=_now())
+        storage.write_bytes(BEGUN_NAME, (begun.model_dump_json(indent=1) + "\n").encode())
+        with watched(stage, folder.parent, config):
+            tell("stage_begun", folder=folder.name, host=socket.gethostname(), pid=os.getpid())
+            try:
+                result = work(folder)
+            except BaseException as error:
+                tell("stage_failed", reason_of(error), level="error", error=type(error).__name__)
+                _leave_no_empty_folder(folder)
+                clock.keep()
+                raise
+            record = StageRecord(
+                stage=stage,
+                identity=redact_values(identity),
+                config=redact_values(config),
+                versions=versions(),
+                machine=machine(),
+                git_commit=git_commit(),
+                finished=_now(),
+                wall_s=round(clock.total_s(), 3),
+                outputs=tuple(outputs),
+                result=redact_values(result),
+            )
+            storage.write_bytes(RECORD_NAME, (record.model_dump_json(indent=1) + "\n").encode())
+            clock.forget()
+            (folder / BEGUN_NAME).unlink(missing_ok=True)
+            _remove_state(folder, state)
+            tell("stage_done", wall_s=record.wall_s)
+        console.print(f"{label:<18} done in {record.wall_s:.1f} s", style="green")
+        return Outcome(stage=stage, output=folder, reused=False, wall_s=record.wall_s, result=result)
 
 
 def read_begun(folder: Path) -> BegunStage | None:
