@@ -16,7 +16,7 @@ from sio_ray.imageset.files import shards_done
 from sio_ray.imageset.manifest import MANIFEST_NAME, Manifest
 from sio_ray.imageset.storage import Folder
 from sio_ray.reading import parse_json_object
-from sio_ray.search.space import grid_points, is_grid, read_space
+from sio_ray.search.space import num_points, read_space
 
 #: Written by generate, Ray Train, train and tune; the names are theirs.
 _PLAN, _SNAPSHOT, _BEGUN, _RESULT, _TRIAL_ERROR = (
@@ -122,10 +122,9 @@ def num_searched(section: TuneConfig) -> int:
     if section.algorithm == "pbt":
         return 1 + section.num_trials * section.num_validations
     try:
-        space = read_space(section.space)
+        return 1 + num_points(read_space(section.space), section.num_trials)
     except ConfigError:  # it is not here, as where a cluster searched; most draw as many as they are told to
         return 1 + section.num_trials
-    return 1 + (len(grid_points(space)) if is_grid(space) else section.num_trials)
 
 
 def of_tune(trials: Path, section: TuneConfig | None) -> Progress:

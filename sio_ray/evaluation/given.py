@@ -43,6 +43,9 @@ _ID_SETS = ("train", "val", "test")
 _OOD_GROUPS = ("near", "far", "val_near", "val_far")
 _GROUPS = (*_OOD_GROUPS, "id_shifted")
 
+#: What a detector lacks that asks more of a network than its features and logits.
+_NETWORK = "the network itself"
+
 #: Rows that are looked at at once; a matrix of flags for all would be large.
 _BLOCK_ROWS = 65_536
 
@@ -101,24 +104,27 @@ def check_detectors(detectors: Sequence[Detector], *, has_last_layer: bool) -> N
     Raises:
         ConfigError: some of them need the network itself, or the last layer; all of these are named.
     """
-    networks = [detector.name for detector in detectors if detector.probes()]
-    layers = [detector.name for detector in detectors if "last_layer" in detector.needs and not has_last_layer]
-    for names, rule, remedy in (
+    lacks = {detector.name: lacks_given(detector, has_last_layer=has_last_layer) for detector in detectors}
+    for need, rule, remedy in (
         (
-            networks,
+            _NETWORK,
             "of features and logits alone with evaluate.outputs",
             "leave these out, or give the network as evaluate.checkpoints",
         ),
-        (layers, f"without a last layer where evaluate.outputs has no {_LAST_LAYER}", "add it, or leave these out"),
+        (
+            _LAST_LAYER,
+            f"without a last layer where evaluate.outputs has no {_LAST_LAYER}",
+            "add it, or leave these out",
+        ),
     ):
-        if names:
+        if names := [name for name, lacked in lacks.items() if lacked == need]:
             raise ConfigError("evaluate.detectors", rule, ", ".join(names), remedy)
 
 
 def lacks_given(detector: Detector, *, has_last_layer: bool) -> str | None:
     """What a detector would need beside given outputs; None if it can score them."""
     if detector.probes():
-        return "the network itself"
+        return _NETWORK
     return None if has_last_layer or "last_layer" not in detector.needs else _LAST_LAYER
 
 
@@ -167,14 +173,15 @@ class _File:
         array = self._array(arrays, name, ndim, num_rows)
         if array.dtype.kind != "f":
             raise self.error(f"{name} must be of floating point numbers, got {array.dtype}", "convert it")
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+            array = array.astype(np.float32, copy=False)
         for start in range(0, len(array), _BLOCK_ROWS):
-            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
-                block = array[start : start + _BLOCK_ROWS].astype(np.float32, copy=False)
+            block = array[start : start + _BLOCK_ROWS]
             broken = np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(1))
             if len(broken):
                 problem = f"{name} must be finite in float32, got NaN or infinity in row {start + broken[0]}"
                 raise self.error(problem, "look at that image")
-        return array.astype(np.float32, copy=False)
+        return array
 
     def integers(self, arrays: Mapping[str, Array | None], name: str, num_rows: int) -> Array:
         """An int64 array, (N,)."""

@@ -49,7 +49,7 @@ def calibrate(sampler: Sampler, plan: Plan, sizes: list[int]) -> list[Calibratio
     for size in sizes:
         speeds = [calibration.images_per_s or 0.0 for calibration in measured]
         # On a GPU the largest that fits is asked for; on a CPU there is no such bound, only one of use.
-        if sampler.device_name.startswith("cpu") and speeds[:-2] and max(speeds[-2:]) < _OF_USE * max(speeds[:-2]):
+        if not _on_gpu(sampler) and speeds[:-2] and max(speeds[-2:]) < _OF_USE * max(speeds[:-2]):
             if size > plan.sampler_batch_size:
                 break
             if size < plan.sampler_batch_size:
@@ -64,8 +64,12 @@ def calibrate(sampler: Sampler, plan: Plan, sizes: list[int]) -> list[Calibratio
     return measured
 
 
+def _on_gpu(sampler: Sampler) -> bool:
+    return not sampler.device_name.startswith("cpu")
+
+
 def _measure(sampler: Sampler, batch: Batch) -> Calibration:
-    on_gpu = not sampler.device_name.startswith("cpu")
+    on_gpu = _on_gpu(sampler)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     sampler.sample(batch.labels, batch.seeds)

@@ -210,12 +210,13 @@ class Job:
                     f"{self.folder.safe_uri} holds files that generate did not write (there is no {PLAN_NAME}); "
                     "give an empty folder as generate.output."
                 )
-        _refuse_changes(self.folder, wanted)
+        _refuse_changes(self.folder, _begun_with(self.folder), wanted)
 
 
 def _check_versions(drawn_with: dict[str, Any]) -> None:
     """Refuse to draw with other versions; what is missing on either side draws nothing, or fails by itself."""
-    pairs = {name: (drawn_with[f"versions.{name}"], versions()[name]) for name in _DECISIVE_PACKAGES}
+    here = versions()
+    pairs = {name: (drawn_with[f"versions.{name}"], here[name]) for name in _DECISIVE_PACKAGES}
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and "not installed" not in pair}
     if differing:
         wanted, found = (", ".join(f"{name} {pair[side]}" for name, pair in differing.items()) for side in (0, 1))
@@ -243,11 +244,12 @@ def check_sources(section: GenerateConfig, folder: Folder) -> None:
         sources["generator"] = open_files(section.generator).content_id
     if classifier is not None and classifier.is_dir():
         sources["generate.curation.classifier"] = _content_of(classifier)
-    _refuse_changes(folder, _begun_with(folder) | sources)
+    begun = _begun_with(folder)
+    _refuse_changes(folder, begun, begun | sources)
 
 
-def _refuse_changes(folder: Folder, wanted: dict[str, Any]) -> None:
-    changed = changes(_begun_with(folder), wanted)
+def _refuse_changes(folder: Folder, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
+    changed = changes(begun, wanted)
     if changed:
         raise StageError(
             f"{folder.safe_uri} was begun with other settings, so its bytes would not match:\n"

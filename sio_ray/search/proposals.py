@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sio_ray.config import TuneConfig
-from sio_ray.search.space import Space, draw, grid_points, is_grid
+from sio_ray.search.space import Space, draw, grid_points, is_grid, num_points
 from sio_ray.search.trial import TrialResult
 from sio_ray.seeding import numpy_generator
 
@@ -47,7 +47,7 @@ class ListedProposals:
     def __init__(self, space: Space, num_trials: int, seed: int) -> None:
         self._space, self._seed = space, seed
         self._points = grid_points(space)
-        self.num_trials = len(self._points) if is_grid(space) else num_trials
+        self.num_trials = num_points(space, num_trials)
 
     def propose(self, index: int, known: Mapping[int, TrialResult]) -> dict[str, Any]:
         """See `Proposer`."""

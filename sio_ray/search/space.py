@@ -96,6 +96,11 @@ def is_grid(space: Space) -> bool:
     return all(entry[0] == "grid" for entry in space.values())
 
 
+def num_points(space: Space, num_trials: int) -> int:
+    """How many values a search tries: as many as it is told to, but each point of a pure grid once."""
+    return len(grid_points(space)) if is_grid(space) else num_trials
+
+
 def grid_points(space: Space) -> list[dict[str, Any]]:
     """All points of the space's grids, the last field fastest; one without fields if it has none."""
     grids = {key: entry[1] for key, entry in space.items() if entry[0] == "grid"}

@@ -47,14 +47,15 @@ def check_space(space: Space, config: Config, num_real: int, num_synthetic: int 
         Population(space, config.tune)
         _check_schedules(space, config, num_real)
     _check_stopping(space, config)
-    _check_steps(PlannedTrial.of(_trial({}, config), config, num_real).config)  # as the baseline trains
+    baseline = PlannedTrial.of(_trial({}, config), config, num_real)
+    _check_steps(config, baseline.config.train.num_steps)
     for values in _corners(space):
         planned = PlannedTrial.of(_trial(values, config), config, num_real)
         if draws_sets(space):
             _check_output(planned.config)
         check_train(planned.config)
         check_judges(planned.config)
-        _check_steps(planned.config)
+        _check_steps(planned.config, planned.config.train.num_steps)
         _check_ratio(planned.config, num_real, num_synthetic)
     for key, entry in space.items():
         _check_decides(key, extremes(entry), config, num_real)
@@ -168,22 +169,18 @@ def _check_schedules(space: Space, config: Config, num_real: int) -> None:
                 ramp.model_dump(exclude_defaults=True),
                 f"drop it, as a population finds a schedule of its own, or take {key} out of the space",
             )
-    if (num_steps := num_steps_of(config.train, num_real)) < config.tune.num_validations:
-        raise ConfigError(
-            "tune.num_validations",
-            f"at most the steps that the schedule is for ({num_steps:,})",
-            config.tune.num_validations,
-            "judge trials less often, or train longer",
-        )
+    _check_steps(config, num_steps_of(config.train, num_real), "that the schedule is for", "train longer")
 
 
-def _check_steps(config: Config) -> None:
-    if config.train.num_steps < config.tune.num_validations:
+def _check_steps(
+    config: Config, num_steps: int, which: str = "of a trial", to_have_more: str = "train them longer"
+) -> None:
+    if num_steps < config.tune.num_validations:
         raise ConfigError(
             "tune.num_validations",
-            f"at most the steps of a trial ({config.train.num_steps:,})",
+            f"at most the steps {which} ({num_steps:,})",
             config.tune.num_validations,
-            "judge trials less often, or train them longer",
+            f"judge trials less often, or {to_have_more}",
         )
 
 

@@ -54,8 +54,8 @@ def choose_detectors(
         if lacked is None:
             chosen.append(detector)
         elif not wants_all:
-            usable = [other.name for other in build_detectors(list(DETECTORS)) if lack(other, network) is None]
-            rule = f"among {', '.join(usable)} for a network without {lacked}"
+            usable = ", ".join(name for name in DETECTORS if name not in unsuited(network))
+            rule = f"among {usable} for a network without {lacked}"
             raise ConfigError(field, rule, detector.name, f"leave it out, or set {field}=[all] for all that suit")
     return chosen
 
