@@ -47,8 +47,11 @@ def report(
     configs = {name: load_config(name, overrides) for name in names if not Path(name).is_dir()}
 
     from sio_ray.stages import report as stage  # takes seconds
+    from sio_ray.stages.preflight import check_settings
     from sio_ray.stages.report_inputs import source_in, source_of
 
+    for config in configs.values():
+        check_settings(config, ["report"])
     sources = [source_of(configs[name]) if name in configs else source_in(Path(name), overrides) for name in names]
     if len(names) == 1 and configs and output is None:
         page = stage.report(configs[names[0]]).output

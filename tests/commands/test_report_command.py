@@ -57,6 +57,7 @@ def test_several_are_compared_and_tables_lie_beside_the_page(folders, tmp_path, 
         ),
         (["no_such_preset"], r"^config must be a preset \(.*\) or a YAML file, got 'no_such_preset'"),
         (["digits", "train.seed=1"], r"^train.seed must be a field of the config"),
+        (["digits", "report.detector=nope"], r"^report.detector must be among evaluate.detectors \(.*, got 'nope'"),
     ],
 )
 def test_mistakes_are_one_line_with_a_remedy(arguments, message):
