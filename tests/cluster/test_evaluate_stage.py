@@ -221,7 +221,7 @@ def test_the_commands_of_the_docs_run(finished, tmp_path, monkeypatch):
     for arguments in commands:
         is_report = arguments[0] == "report" and "imagenet_200" not in arguments
         if is_report or any(each.startswith("evaluate.outputs") for each in arguments):
-            arguments = [*arguments, *overrides, *([QUICK] if is_report else [])]
+            arguments = [*arguments, *overrides, *([QUICK, "report.detector=msp"] if is_report else [])]
         elif arguments[0] != "detectors":  # other tests run the like
             config = load_config(
                 arguments[1], [each for each in arguments[2:] if not each.startswith("--") and "=" in each]
