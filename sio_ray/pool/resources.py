@@ -99,7 +99,8 @@ class Patience:
             at least, to make its worker.
         max_wait_s: how long no actor may find a place in the cluster.
         max_trouble_in_a_row: actors that die, or units that cannot be written, with none opened or done in between;
-            as many as there are actors, where these are more.
+            as many as there are actors, where these are more. Fewer if the last took too long to make its worker: each
+            actor of the pool may do so `max_failures_per_unit` times.
         max_units_per_actor: then an actor is recycled: replaced by a new one, which is no trouble; None: never.
         memory_limit_bytes: an actor that holds more after a unit is recycled too; None: never.
     """

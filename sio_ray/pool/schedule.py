@@ -122,7 +122,8 @@ class Schedule(Generic[R]):
                 reason = f"it did not open within {open_timeout_s:g} s"
                 self._lose(actor_id, reason)
                 self.orders.append(Kill(actor_id))
-                self._count_trouble(reason)
+                # Each round of these costs half an hour and more, so no more of them are borne than a unit's failures.
+                self._count_trouble(reason, most=self._patience.max_failures_per_unit * wanted)
         for _ in range(min(wanted, self.units.num_left) - self._num_alive):
             actor_id = next(self._new_ids)
             self._actors[actor_id] = _Actor()
@@ -323,11 +324,11 @@ class Schedule(Generic[R]):
         if isinstance(error, self._work.fatal):
             raise error
 
-    def _count_trouble(self, reason: str, error: BaseException | None = None) -> None:
+    def _count_trouble(self, reason: str, error: BaseException | None = None, *, most: int | None = None) -> None:
         self._trouble_in_a_row += 1
+        limit = self._patience.max_trouble_in_a_row
         # A store that is away for a minute meets many actors at once: each may see it.
-        most = max(self._patience.max_trouble_in_a_row, self._num_alive)
-        if self._trouble_in_a_row >= most:
+        if self._trouble_in_a_row >= max(min(limit, most or limit), self._num_alive):
             raise self._work.error(
                 f"{self._trouble_in_a_row} times in a row an actor died, or nothing could be written, the last time: "
                 f"{reason.rstrip('.')}. Look for missing memory, a full disk or a broken driver, then run the same "

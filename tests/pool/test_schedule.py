@@ -304,6 +304,19 @@ def test_actors_none_of_which_opens_end_the_work():
         world.tick(3601)
 
 
+@pytest.mark.parametrize(("wanted", "rounds"), [(1, 3), (2, 3), (4, 3), (6, 2)])
+def test_half_an_hour_of_each_actor_is_lost_three_times_at_most(wanted, rounds):
+    world = World(30, wanted=wanted, patience=Patience(max_failures_per_unit=3, max_trouble_in_a_row=10))
+    for lost in range(1, rounds + 1):
+        for actor_id in world.opening():
+            world.place(actor_id)
+        if lost == rounds:
+            with pytest.raises(GenerationError, match="the last time: it did not open within 3600 s"):
+                world.tick(3601)
+        else:
+            world.tick(3601)
+
+
 def test_a_node_that_goes_away_is_no_failure():
     world = opened(4, wanted=2, patience=Patience(max_trouble_in_a_row=1))
     for actor_id in (0, 1):
