@@ -184,6 +184,7 @@ class Play:
     def _plan(self, trial: Trial) -> None:
         parent = self.planned[trial.parent] if trial.parent is not None else None
         self.planned[trial.index] = PlannedTrial.of(trial, self._config, self._sets.num_real, parent)
+        self._sets.check(self.planned[trial.index])
 
     def _may_start(self, planned: PlannedTrial) -> bool:
         running = [self.planned[index] for index, _ in self._running.values()]

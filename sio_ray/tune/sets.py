@@ -7,17 +7,20 @@ from functools import cached_property
 from typing import Any
 
 from sio_ray.config import Config
+from sio_ray.errors import StageError
+from sio_ray.generate.job import check_sources
 from sio_ray.imageset.pixel_counts import Statistics, statistics_of
+from sio_ray.imageset.storage import Folder
 from sio_ray.search.space import Space
 from sio_ray.stages.generate import generate
-from sio_ray.stages.layout import fit_generator_place, generate_place
+from sio_ray.stages.layout import fit_generator_place, generate_place, generated_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import read_record, require
 from sio_ray.stages.train import architecture_for
 from sio_ray.stages.training_sets import open_training_sets
 from sio_ray.training.feeds import streams
 from sio_ray.training.shared_sets import SourceSpec, pixel_counts_of, share
-from sio_ray.tune.work import PlannedTrial, TrialWork, draws_sets, keeps_networks
+from sio_ray.tune.work import TRIALS_FOLDER, PlannedTrial, TrialWork, draws_sets, keeps_networks
 
 
 class TrialSets:
@@ -43,6 +46,7 @@ class TrialSets:
         self._base = open_training_sets(config, "tune", with_synthetic=not self.draws)
         self._ood = PreparedSets(config, "tune").ood("val")
         self._shared: dict[SourceSpec, Any] = {}
+        self._seen: set[str] = set()
         self.generate_s = 0.0
         if self.draws and config.generate.generator is None:
             require(fit_generator_place(config).folder, "fit-generator", "tune")
@@ -75,6 +79,25 @@ class TrialSets:
         if not self.draws or planned.trial.arm == "baseline":
             return True
         return read_record(generate_place(planned.config).folder) is not None
+
+    def check(self, planned: PlannedTrial) -> None:
+        """See that a trial's synthetic set, where it is there, is of the generator that is at the config's path now.
+
+        Raises:
+            StageError: that was replaced, so results of trials are of one generator and those to come of another.
+        """
+        uri = generated_set_uri(planned.config)
+        if not self.draws or planned.trial.arm == "baseline" or uri in self._seen or not self.is_drawn(planned):
+            return
+        self._seen.add(uri)
+        try:
+            check_sources(planned.config.generate, Folder(uri))
+        except StageError as error:
+            trials = planned.config.run_dir / TRIALS_FOLDER
+            raise StageError(
+                f"{error} Trials have trained on it: if you draw it anew, delete {trials} as well, or what they found "
+                "is compared with what others find on another generator's images."
+            ) from error
 
     def draw(self, planned: PlannedTrial) -> None:
         """Draw a trial's synthetic set, unless it is there; trials with the same settings have the same set.

@@ -14,9 +14,11 @@ import psutil
 import pytest
 import yaml
 
+from sio_ray.cli import run_stages
 from sio_ray.config import load_config
-from sio_ray.errors import ResourceError, TrainingError
+from sio_ray.errors import ResourceError, StageError, TrainingError
 from sio_ray.imageset import ImageSet
+from sio_ray.stages.layout import fitted_generator
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.tune.stage import tune
 from sio_ray.watching.events import read_events
@@ -165,6 +167,22 @@ def test_synthetic_sets_are_drawn_once_for_the_trials_that_share_them(overrides,
     drawn = set(config.run_dir.glob("generate-*")) - before
     assert len(drawn) == 2
     assert len(outcome.result["trials"]) == 5
+
+
+def test_a_generator_that_is_replaced_between_two_searches_is_noticed(overrides, tmp_path):
+    generator = tmp_path / "generator"
+    space = write_space(tmp_path, generate__num_inference_steps=("choice", [2]))
+    options = [*overrides, space, "tune.num_trials=1", f"generate.generator={generator}"]
+    for rank in (8, 4):
+        config = load_config("digits", [*overrides, f"fit_generator.gaussian_rank={rank}"])
+        run_stages(config, ["fit-generator"])
+        shutil.rmtree(generator, ignore_errors=True)
+        shutil.copytree(fitted_generator(config), generator)
+        if rank == 8:
+            assert len(tune(load_config("digits", options)).result["trials"]) == 2
+    for other in ("tune.num_validations=2", "tune.algorithm=optuna"):  # draws ahead, and between trials
+        with pytest.raises(StageError, match=r"(?s)\n  generator: '.*delete .*/trials as well, or what they found"):
+            tune(load_config("digits", [*options, other]))
 
 
 def test_a_search_that_learns_draws_sets_between_its_trials(overrides, tmp_path):
