@@ -20,6 +20,7 @@ from sio_ray.config import (
     to_yaml,
     with_overrides,
 )
+from sio_ray.config.places import places
 from sio_ray.errors import ConfigError
 
 QUOTE = """quote it for YAML, as in key='"..."' on a command line."""
@@ -120,6 +121,31 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ):
         assert config.output_dir == tmp_path / "runs"
         assert config.run_dir == tmp_path / "runs" / "digits"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "prepare.root",
+        *(f"generate.{name}" for name in ("generator", "output", "curation.classifier")),
+        *(f"train.{name}" for name in ("synthetic_set", "outlier_set", "mixing_set")),
+        "tune.space",
+    ],
+)
+def test_a_tilde_is_the_home_folder_in_every_path(field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config("digits", [f"{field}=~/mine"])
+    assert str(value_at(config, field)) == str(tmp_path / "mine")
+    assert dict(places(config))[field] == str(tmp_path / "mine")
+
+
+def test_a_tilde_is_the_home_folder_in_a_list_of_paths_and_is_left_alone_in_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config("digits", ["evaluate.outputs={sio: [~/a, /b]}", "report.title=~ and more"])
+    assert config.evaluate.outputs == {"sio": (str(tmp_path / "a"), "/b")}
+    assert config.report.title == "~ and more"
 
 
 def test_an_override_reaches_a_section_that_the_file_leaves_out(tmp_path: Path) -> None:
@@ -225,7 +251,12 @@ SEE = "see `sio-ray config digits` for the valid ones"
         ("name=", "name must be text, got None; correct the value."),
         (
             "output_dir=~nobody-of-this-name/a",
-            "output_dir must be below the home of a user that exists, got '~nobody-of-this-name/a'; correct it.",
+            "output_dir must be below the home of a user that exists, got '~nobody-of-this-name/a'; correct the value.",
+        ),
+        (
+            "generate.generator=~nobody-of-this-name/a",
+            "generate.generator must be below the home of a user that exists, got '~nobody-of-this-name/a'; correct "
+            "the value.",
         ),
         ("output_dir=/a #b", f"output_dir must be {NO_COMMENT}, got '/a #b'; leave it out, or {QUOTE}"),
         ("report.title=#1", f"report.title must be {NO_COMMENT}, got '#1'; leave it out, or {QUOTE}"),

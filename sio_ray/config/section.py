@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 
 def resource(default: Any, **rules: Any) -> Any:
@@ -45,9 +46,30 @@ class Section(BaseModel):
                 raise PydanticKnownError("int_type" if int in kinds else "float_type")
         return value
 
+    @field_validator("*")
+    @classmethod
+    def _at_home(cls, value: Any, info: ValidationInfo) -> Any:
+        # A shell leaves `~` as it is behind the `=` of an override.
+        is_place = isinstance(value, Path) or extra_of(cls.model_fields[str(info.field_name)]).get("place")
+        return _expanded(value) if is_place else value
+
     def identity(self) -> dict[str, Any]:
         """The fields that decide what comes out, as JSON values; what a fingerprint is made of."""
         return self.model_dump(
             mode="json",
             exclude={name for name, field in type(self).model_fields.items() if extra_of(field).get("resource")},
         )
+
+
+def _expanded(value: Any) -> Any:
+    """A path, a URI, or a collection of these, with `~` for the home folder."""
+    if isinstance(value, dict):
+        return {name: _expanded(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_expanded(each) for each in value)
+    if value is None or not str(value).startswith("~"):
+        return value
+    try:
+        return type(value)(Path(value).expanduser())
+    except RuntimeError as error:
+        raise PydanticCustomError("no_home", "below the home of a user that exists") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from sio_ray.config.evaluate_section import EvaluateConfig
 from sio_ray.config.generator_sections import FitGeneratorConfig, GenerateConfig
@@ -64,11 +64,11 @@ class ClusterConfig(Section):
 
 
 class Config(Section):
-    """The whole config: one section per stage.
+    """The whole config: one section per stage; a path may begin with `~`, the home folder.
 
     Attributes:
         name: of the experiment; outputs go to `output_dir/name`.
-        output_dir: folder of all experiments; on a cluster, one that all nodes share. `~` is the home folder.
+        output_dir: folder of all experiments; on a cluster, one that all nodes share.
         methods: rows of the SIO paper's table, keys of `sio_ray.methods.METHODS`, or `paper` for its 18. They say what
             `train` and `evaluate` do, in place of `train.algorithm`, `train.ensemble_size` and `evaluate.detectors`;
             methods of one training share its networks.
@@ -85,14 +85,6 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     report: ReportConfig = ReportConfig()
     cluster: ClusterConfig = ClusterConfig()
-
-    @field_validator("output_dir")
-    @classmethod
-    def _at_home(cls, value: Path) -> Path:
-        try:
-            return value.expanduser()
-        except RuntimeError as error:
-            raise ConfigError("output_dir", "below the home of a user that exists", str(value), "correct it") from error
 
     @model_validator(mode="after")
     def _check_methods(self) -> Self:
