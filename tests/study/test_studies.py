@@ -46,18 +46,17 @@ def test_the_preset_is_the_whole_table_and_the_readme_runs_it():
 
 def test_the_ablations_that_the_readme_speaks_of_are_those_of_the_results():
     text = " ".join((ROOT / "README.md").read_text().split())
-    found = re.search(
-        r"from (\S+) points at `real_weight` (\S+) to (\S+) at (\S+), and falls with their number, from (\S+) at a "
-        r"`synthetic_ratio` of (\S+) to (\S+) at (\S+),",
-        text,
-    )
-    figures = found.groups()
-    _, weights, ratios, *_ = re.split(
-        r"^### How (?:much weight|many synthetic)", (ROOT / "RESULTS.md").read_text(), flags=re.M
-    )
-    for table, pairs in ((weights, (figures[0:2], figures[2:4])), (ratios, (figures[4:6], figures[6:8]))):
-        for difference, point in pairs:
-            (row,) = re.findall(rf"^\| {re.escape(point)} \|.*$", table.partition("### ")[0], re.MULTILINE)
+    results = (ROOT / "RESULTS.md").read_text()
+    for title, words in {
+        "How long the generator": r"from (\S+) points where it has learnt for (\S+) steps to (\S+) where it has for (\S+)\. ",
+        "Whether synthetic images are chosen": r"(\S+) where a baseline must agree with the label",
+        "How much weight": r"from (\S+) points at `real_weight` (\S+) to (\S+) at (\S+), and falls",
+        "How many synthetic": r"from (\S+) at a `synthetic_ratio` of (\S+) to (\S+) at (\S+), as few",
+    }.items():
+        said = re.search(words, text).groups()
+        (table,) = re.findall(rf"^### {title}.*?(?=^##)", results, re.MULTILINE | re.DOTALL)
+        for difference, point in zip(said[::2], said[1::2] or ["right label"], strict=True):
+            (row,) = re.findall(rf"^\| {re.escape(point)} \|.*$", table, re.MULTILINE)
             assert row.split("|")[4].split()[0] == difference
 
 
