@@ -15,7 +15,6 @@ from sio_ray.classifier.model import Architecture, Classifier
 from sio_ray.classifier.networks import NETWORKS, check_network
 from sio_ray.config import Config, FitGeneratorConfig, GenerateConfig, TrainConfig
 from sio_ray.errors import BatchError, ConfigError, ResourceError
-from sio_ray.generate.generator import find_generator
 from sio_ray.imageset import ImageSet
 from sio_ray.imageset.storage import Folder
 from sio_ray.ood.detectors.reading import choose_detectors
@@ -154,6 +153,8 @@ def _check_generate(section: GenerateConfig) -> None:
 
 def _find_generate_inputs(section: GenerateConfig) -> None:
     if section.generator is not None:
+        from sio_ray.generate.generator import find_generator  # diffusers takes seconds, and few configs name one
+
         find_generator(section.generator)
     if section.curation.classifier is not None:
         load_classifier(section.curation.classifier)

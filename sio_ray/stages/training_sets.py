@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chisquare
+from scipy.special import chdtrc
 
 from sio_ray.classifier.algorithms import check_algorithm
 from sio_ray.classifier.augment import Augmentation
@@ -237,7 +237,9 @@ def _check_mixed(synthetic: ImageSet, num_images: int) -> None:
     """
     counts = np.array(synthetic.manifest.class_counts)
     found = np.bincount(synthetic.read_labels(num_images), minlength=len(counts))
-    if chisquare(found, counts * (num_images / counts.sum())).pvalue < _BEYOND_DOUBT:
+    expected = counts * (num_images / counts.sum())
+    # As scipy.stats.chisquare, whose import takes a quarter of a stage's start.
+    if chdtrc(len(counts) - 1, ((found - expected) ** 2 / expected).sum()) < _BEYOND_DOUBT:
         few = ", ".join(
             f"{found[c]} of class {synthetic.info.class_names[c]}" for c in np.argsort(found, kind="stable")[:2]
         )

@@ -8,11 +8,9 @@ from typing import Any
 
 from sio_ray.config import Config
 from sio_ray.errors import StageError
-from sio_ray.generate.job import check_sources
 from sio_ray.imageset.pixel_counts import Statistics, statistics_of
 from sio_ray.imageset.storage import Folder
 from sio_ray.search.space import Space
-from sio_ray.stages.generate import generate
 from sio_ray.stages.layout import fit_generator_place, generate_place, generated_set_uri
 from sio_ray.stages.prepared_sets import PreparedSets
 from sio_ray.stages.record import read_record, require
@@ -90,6 +88,8 @@ class TrialSets:
         if not self.draws or planned.trial.arm == "baseline" or uri in self._seen or not self.is_drawn(planned):
             return
         self._seen.add(uri)
+        from sio_ray.generate.job import check_sources  # diffusers takes seconds, and few searches draw
+
         try:
             check_sources(planned.config.generate, Folder(uri))
         except StageError as error:
@@ -106,6 +106,8 @@ class TrialSets:
             SioRayError: it cannot be drawn.
         """
         if not self.is_drawn(planned):
+            from sio_ray.stages.generate import generate  # likewise
+
             self.generate_s += generate(planned.config).wall_s
 
     def work_for(self, planned: PlannedTrial) -> TrialWork:

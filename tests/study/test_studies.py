@@ -48,7 +48,7 @@ def test_the_ablations_that_the_readme_speaks_of_are_those_of_the_results():
     text = " ".join((ROOT / "README.md").read_text().split())
     results = (ROOT / "RESULTS.md").read_text()
     for title, words in {
-        "How long the generator": r"from (\S+) points where it has learnt for (\S+) steps to (\S+) where it has for (\S+)\. ",
+        "How long the generator": r"from (\S+) points where .* for (\S+) steps to (\S+) where .* (\S+)\. One",
         "Whether synthetic images are chosen": r"(\S+) where a baseline must agree with the label",
         "How much weight": r"from (\S+) points at `real_weight` (\S+) to (\S+) at (\S+), and falls",
         "How many synthetic": r"from (\S+) at a `synthetic_ratio` of (\S+) to (\S+) at (\S+), as few",
