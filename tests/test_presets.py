@@ -16,9 +16,10 @@ from sio_ray.datasets import SOURCES
 from sio_ray.datasets.imagenet import NUM_CLASSES
 from sio_ray.datasets.openood import BENCHMARKS
 from sio_ray.diffusion.denoiser import build_unet
+from sio_ray.generate import generator
 from sio_ray.imageset import ImageSetInfo
-from sio_ray.stages import preflight
 from sio_ray.stages.layout import run_order
+from sio_ray.stages.preflight import check
 
 PRESETS = {
     *("digits", "fashion_mnist", "cifar10", "cifar100"),
@@ -64,8 +65,8 @@ def test_a_preset_could_run(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert config.name == name
     assert config.prepare.source in SOURCES
     looked_for: list[str] = []
-    monkeypatch.setattr(preflight, "find_generator", looked_for.append)  # it would ask the hub
-    preflight.check(config, ["generate"] if name in ALONE else [*run_order(config), "tune"])
+    monkeypatch.setattr(generator, "find_generator", looked_for.append)  # it would ask the hub
+    check(config, ["generate"] if name in ALONE else [*run_order(config), "tune"])
     assert looked_for == ([config.generate.generator] if config.generate.generator else [])
     assert set(looked_for) <= {"facebook/DiT-XL-2-256"}
 

@@ -4,10 +4,11 @@ import pytest
 from markdown_commands import code_blocks, read_document, sio_ray_commands
 
 from sio_ray.config import load_config
+from sio_ray.generate import generator
 from sio_ray.imageset import ImageSet
 from sio_ray.methods import METHODS, PAPER_METHODS
-from sio_ray.stages import preflight
 from sio_ray.stages.layout import fit_generator_place, prepare_place, run_order, train_runs
+from sio_ray.stages.preflight import check
 from sio_ray.stages.prepare import prepare
 from sio_ray.stages.trainings import trainings
 
@@ -20,9 +21,9 @@ RUNS = [arguments for stage, *arguments in COMMANDS if stage == "run"]
     ("preset", "overrides"), [(preset, given) for preset, *given in RUNS], ids=lambda each: str(each)[:40]
 )
 def test_a_command_is_a_config_that_could_run(preset, overrides, tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight, "find_generator", lambda _: None)  # it would ask the hub
+    monkeypatch.setattr(generator, "find_generator", lambda _: None)  # it would ask the hub
     config = load_config(preset, [*overrides, f"output_dir={tmp_path}"])
-    preflight.check(config, run_order(config))
+    check(config, run_order(config))
     assert config.method_names == tuple(METHODS)
     num_seeds = len(config.train.seeds)
     assert len(train_runs(config)) == 18 * num_seeds
