@@ -99,8 +99,9 @@ class Patience:
             at least, to make its worker.
         max_wait_s: how long no actor may find a place in the cluster.
         max_trouble_in_a_row: actors that die, or units that cannot be written, with none opened or done in between;
-            as many as there are actors, where these are more. Fewer if the last took too long to make its worker: each
-            actor of the pool may do so `max_failures_per_unit` times.
+            as many as there are actors, where these are more.
+        max_hung_openings: how often each actor of the pool may take too long to make its worker, likewise in a row, as
+            each time costs half an hour and more.
         max_units_per_actor: then an actor is recycled: replaced by a new one, which is no trouble; None: never.
         memory_limit_bytes: an actor that holds more after a unit is recycled too; None: never.
     """
@@ -109,5 +110,6 @@ class Patience:
     unit_timeout_s: float = 3600.0
     max_wait_s: float = 1800.0
     max_trouble_in_a_row: int = 10
+    max_hung_openings: int = 3
     max_units_per_actor: int | None = None
     memory_limit_bytes: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -122,8 +123,7 @@ class Schedule(Generic[R]):
                 reason = f"it did not open within {open_timeout_s:g} s"
                 self._lose(actor_id, reason)
                 self.orders.append(Kill(actor_id))
-                # Each round of these costs half an hour and more, so no more of them are borne than a unit's failures.
-                self._count_trouble(reason, most=self._patience.max_failures_per_unit * wanted)
+                self._count_trouble(reason, most=self._patience.max_hung_openings * wanted)
         for _ in range(min(wanted, self.units.num_left) - self._num_alive):
             actor_id = next(self._new_ids)
             self._actors[actor_id] = _Actor()
@@ -324,11 +324,10 @@ class Schedule(Generic[R]):
         if isinstance(error, self._work.fatal):
             raise error
 
-    def _count_trouble(self, reason: str, error: BaseException | None = None, *, most: int | None = None) -> None:
+    def _count_trouble(self, reason: str, error: BaseException | None = None, *, most: float = math.inf) -> None:
         self._trouble_in_a_row += 1
-        limit = self._patience.max_trouble_in_a_row
         # A store that is away for a minute meets many actors at once: each may see it.
-        if self._trouble_in_a_row >= max(min(limit, most or limit), self._num_alive):
+        if self._trouble_in_a_row >= max(min(most, self._patience.max_trouble_in_a_row), self._num_alive):
             raise self._work.error(
                 f"{self._trouble_in_a_row} times in a row an actor died, or nothing could be written, the last time: "
                 f"{reason.rstrip('.')}. Look for missing memory, a full disk or a broken driver, then run the same "

@@ -10,6 +10,8 @@ from sio_ray.pool.messages import ActorEnded, Call, Kill, Start, UnitDone, UnitF
 from sio_ray.pool.resources import Patience, Work
 from sio_ray.pool.schedule import Schedule
 
+#: Of `Patience`: no trouble ends the work.
+UNTROUBLED = {"max_trouble_in_a_row": 10**6, "max_hung_openings": 10**6}
 WORK = Work("draw", "drawing", "cpus", "gpus", "timeout_s", GenerationError, (ConfigError,))
 
 
@@ -33,7 +35,7 @@ class Actor:
 class World:
     """Carries orders out at once and checks each; `pick` numbers choose among what may happen."""
 
-    def __init__(self, num_units, *, adopt=0, wanted=3, patience=Patience(max_trouble_in_a_row=10**6)):  # noqa: B008
+    def __init__(self, num_units, *, adopt=0, wanted=3, patience=Patience(**UNTROUBLED)):  # noqa: B008
         self.now_s, self.wanted, self.patience = 0.0, wanted, patience
         self.news = []
         self.schedule = Schedule(WORK, patience, self.news.append)
@@ -171,3 +173,22 @@ class World:
         idle = [k for k, a in self.actors.items() if a.is_open and not a.is_told and not a.calls]
         at_work = sum(self.calls_of[unit] > 0 for unit in range(self.num_units) if unit not in told)
         assert not idle or at_work + len(told) == self.num_units, "an actor is idle while a unit waits"
+
+
+def come_to_an_end(world):
+    """From now on all goes well."""
+    for _ in range(20 * world.num_units + 100):
+        if world.schedule.is_over:
+            return
+        world.tick()
+        for actor_id in world.opening():
+            world.open(actor_id)
+        while world.untold():
+            world.tell_death(world.untold()[0])
+        for actor_id, unit_id in world.working():
+            world.finish(actor_id, unit_id)
+    raise AssertionError("it does not end")
+
+
+def told(world, kind):
+    return [news for news in world.news if isinstance(news, kind)]

@@ -4,15 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pool_world import World
+from pool_world import UNTROUBLED, World, come_to_an_end, told
 
 from sio_ray.errors import ConfigError, GenerationError, ResourceError
 from sio_ray.pool.messages import ActorEnded, ActorOpened, UnitDone, UnitFailed, UnitSetAside, UnitUnusable
 from sio_ray.pool.resources import Patience
 
-PATIENT = Patience(unit_timeout_s=60, max_trouble_in_a_row=10**6)
+PATIENT = Patience(unit_timeout_s=60, **UNTROUBLED)
 
 
 def happen(world, kind, pick):
@@ -45,21 +45,6 @@ def happen(world, kind, pick):
             world.tell_death(untold[pick % len(untold)])
 
 
-def come_to_an_end(world):
-    """From now on all goes well."""
-    for _ in range(20 * world.num_units + 100):
-        if world.schedule.is_over:
-            return
-        world.tick()
-        for actor_id in world.opening():
-            world.open(actor_id)
-        while world.untold():
-            world.tell_death(world.untold()[0])
-        for actor_id, unit_id in world.working():
-            world.finish(actor_id, unit_id)
-    raise AssertionError("it does not end")
-
-
 KINDS = [
     "tick",
     "hang",
@@ -85,9 +70,10 @@ EVENTS = st.tuples(st.sampled_from([*KINDS, "open", "finish", "finish", "tell", 
     adopt=st.integers(0, 3),
     max_failures=st.integers(1, 3),
 )
+@example(events=[("grow", 0), ("place", 0), ("hang long", 0)], num_units=1, adopt=0, max_failures=1)
 def test_whatever_happens_each_unit_ends_once(events, num_units, adopt, max_failures):
     # The world checks every order as it comes: two at the most, suspects alone, nothing that is settled, and so on.
-    patience = Patience(max_failures_per_unit=max_failures, unit_timeout_s=60, max_trouble_in_a_row=10**6)
+    patience = Patience(max_failures_per_unit=max_failures, unit_timeout_s=60, **UNTROUBLED)
     world = World(num_units, adopt=min(adopt, num_units), patience=patience)
     for kind, pick in events:
         happen(world, kind, pick)
@@ -105,10 +91,6 @@ def opened(num_units, wanted, **options):
     for actor_id in world.opening():
         world.open(actor_id)
     return world
-
-
-def told(world, kind):
-    return [news for news in world.news if isinstance(news, kind)]
 
 
 def kill(world, actor_id, *, with_node=False):
@@ -263,58 +245,6 @@ def test_an_actor_that_hangs_is_replaced_and_what_waited_behind_is_not_blamed():
     while world.untold():
         world.tell_death(0)
     assert [(news.unit_id, news.reason) for news in told(world, UnitFailed)] == [(0, "took longer than timeout_s=60")]
-
-
-def test_an_actor_that_hangs_while_it_opens_is_replaced_and_one_that_waits_for_a_place_is_not():
-    world = World(3, wanted=2, patience=Patience(unit_timeout_s=3600, max_trouble_in_a_row=3))
-    assert not world.schedule.is_opening
-    world.tick(1000)
-    world.place(0)
-    assert world.schedule.is_opening
-    world.tick(3600)
-    assert world.living() == [0, 1]
-    world.tick(1)
-    assert world.living() == [1, 2]
-    assert told(world, ActorEnded) == [ActorEnded(0, "it did not open within 3600 s")]
-    assert not world.schedule.is_opening
-    world.open_late(0)
-    world.place(1)
-    world.open(1)
-    assert world.schedule.num_open == 1, "the late one is being killed"
-    come_to_an_end(world)
-
-
-def test_a_short_time_for_a_unit_is_none_to_open():
-    world = World(3, wanted=1, patience=PATIENT)
-    world.place(0)
-    world.tick(1800)
-    assert world.opening() == [0]
-    world.tick(1)
-    assert world.opening() == [1]
-    assert world.untold() == [0]
-    come_to_an_end(world)
-
-
-def test_actors_none_of_which_opens_end_the_work():
-    world = World(3, wanted=1, patience=Patience(max_trouble_in_a_row=2))
-    world.place(0)
-    world.tick(3601)
-    world.place(1)
-    with pytest.raises(GenerationError, match=r"^2 times in a row .*, the last time: it did not open within 3600 s\. "):
-        world.tick(3601)
-
-
-@pytest.mark.parametrize(("wanted", "rounds"), [(1, 3), (2, 3), (4, 3), (6, 2)])
-def test_half_an_hour_of_each_actor_is_lost_three_times_at_most(wanted, rounds):
-    world = World(30, wanted=wanted, patience=Patience(max_failures_per_unit=3, max_trouble_in_a_row=10))
-    for lost in range(1, rounds + 1):
-        for actor_id in world.opening():
-            world.place(actor_id)
-        if lost == rounds:
-            with pytest.raises(GenerationError, match="the last time: it did not open within 3600 s"):
-                world.tick(3601)
-        else:
-            world.tick(3601)
 
 
 def test_a_node_that_goes_away_is_no_failure():
