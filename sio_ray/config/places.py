@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from sio_ray.config.section import Section, extra_of
+from sio_ray.config.section import Section, is_place
 
 
 def places(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -15,7 +14,7 @@ def places(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
         key, value = prefix + name, getattr(section, name)
         if isinstance(value, Section):
             yield from places(value, f"{key}.")
-        elif isinstance(value, Path) or extra_of(field).get("place"):
+        elif is_place(field, value):
             yield from _texts(key, value)
 
 

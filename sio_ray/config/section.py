@@ -25,6 +25,11 @@ def place(*default: Any, **rules: Any) -> Any:
     return Field(*default, json_schema_extra={"place": True}, **rules)
 
 
+def is_place(field: FieldInfo, value: Any) -> bool:
+    """Whether the value of a field is, or may be, a path or URI, or several."""
+    return isinstance(value, Path) or bool(extra_of(field).get("place"))
+
+
 def extra_of(field: FieldInfo) -> dict[str, Any]:
     """What a field says of itself beyond its bounds: `resource`, `place`, `remedy`."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
@@ -50,8 +55,7 @@ class Section(BaseModel):
     @classmethod
     def _at_home(cls, value: Any, info: ValidationInfo) -> Any:
         # A shell leaves `~` as it is behind the `=` of an override.
-        is_place = isinstance(value, Path) or extra_of(cls.model_fields[str(info.field_name)]).get("place")
-        return _expanded(value) if is_place else value
+        return _expanded(value) if is_place(cls.model_fields[str(info.field_name)], value) else value
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what comes out, as JSON values; what a fingerprint is made of."""

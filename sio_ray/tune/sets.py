@@ -74,9 +74,10 @@ class TrialSets:
 
     def is_drawn(self, planned: PlannedTrial) -> bool:
         """Whether a trial's synthetic set is there."""
-        if not self.draws or planned.trial.arm == "baseline":
-            return True
-        return read_record(generate_place(planned.config).folder) is not None
+        return not self._draws_for(planned) or read_record(generate_place(planned.config).folder) is not None
+
+    def _draws_for(self, planned: PlannedTrial) -> bool:
+        return self.draws and planned.trial.arm == "sio"
 
     def check(self, planned: PlannedTrial) -> None:
         """See that a trial's synthetic set, where it is there, is of the generator that is at the config's path now.
@@ -84,8 +85,10 @@ class TrialSets:
         Raises:
             StageError: that was replaced, so results of trials are of one generator and those to come of another.
         """
+        if not self._draws_for(planned) or not self.is_drawn(planned):
+            return
         uri = generated_set_uri(planned.config)
-        if not self.draws or planned.trial.arm == "baseline" or uri in self._seen or not self.is_drawn(planned):
+        if uri in self._seen:
             return
         self._seen.add(uri)
         from sio_ray.generate.job import check_sources  # diffusers takes seconds, and few searches draw
