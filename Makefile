@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # On all cores, where pip has one. Some packages bring a file for another Python, which compiles as little by pip.
-COMPILE := @$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+COMPILE := @$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib sio_ray || true
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check audit format clean

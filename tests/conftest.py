@@ -9,6 +9,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # A process beside each training run that watches for nodes of a cloud about to be taken away; there are none here.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+# Each cluster starts a worker per core before anybody asks for one: four seconds of a core for most of the tests' own.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 import json
 import shutil
