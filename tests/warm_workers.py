@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +26,9 @@ from typing import NoReturn
 _ADDRESS = "SIO_RAY_TESTS_WARM_WORKERS"
 #: What Ray reads when it is imported, and is another in each cluster.
 _OF_CLUSTER = ("RAY_JOB_ID", "RAY_RAYLET_PID")
+#: More threads than a worker has that draw random ids of Ray, a multiple of the 8 pools of entropy that they draw from,
+#: and more ids than any of them draws.
+_MAX_THREADS, _MAX_IDS = 128, 4096
 #: A request is one packet: what the worker is started with, and the files that it needs.
 _PACKET = socket.SOCK_SEQPACKET
 _MAX_PACKET_BYTES = 1 << 20
@@ -124,6 +128,7 @@ def _serve_cluster(requests: socket.socket, environment: dict[str, str]) -> NoRe
             continue
         if not request:
             break
+        _skip_random_ids()
         # The connection, which is the worker's sign of life, stays open in it for as long as it lives.
         if os.fork() == 0:
             requests.close()
@@ -131,6 +136,23 @@ def _serve_cluster(requests: socket.socket, environment: dict[str, str]) -> NoRe
         for file in files:
             os.close(file)
     os._exit(0)
+
+
+def _skip_random_ids() -> None:
+    """Leave to the next worker ids that none before it draws.
+
+    Importing Ray seeds what its C++ draws ids from, for the thread and for all threads to come, and forks have copies of
+    it. Two workers that give a task, or an object, the same id end Ray with a failed check.
+    """
+    from ray import ObjectRef
+
+    threads = [threading.Thread(target=ObjectRef.from_random) for _ in range(_MAX_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(_MAX_IDS):
+        ObjectRef.from_random()
 
 
 def _become_worker(arguments: list[str], environment: dict[str, str], folder: str, outputs: list[int]) -> NoReturn:
