@@ -141,8 +141,8 @@ def _serve_cluster(requests: socket.socket, environment: dict[str, str]) -> NoRe
 def _skip_random_ids() -> None:
     """Leave to the next worker ids that none before it draws.
 
-    Importing Ray seeds what its C++ draws ids from, for the thread and for all threads to come, and forks have copies of
-    it. Two workers that give a task, or an object, the same id end Ray with a failed check.
+    Importing Ray seeds what its C++ draws ids from, for this thread and for all to come, and forks have copies of it.
+    Two workers that give a task, or an object, the same id end Ray with a failed check.
     """
     from ray import ObjectRef
 
