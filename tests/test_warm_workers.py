@@ -6,22 +6,21 @@ import threading
 from types import ModuleType
 
 
-def draw_ids() -> list[str]:
-    """What Ray in C++ draws in the worker's own thread and in ten new ones."""
-    from ray import ObjectRef
+class Worker:
+    """What Ray in C++ draws in a process."""
 
-    drawn: list[str] = []
-    for thread in [threading.Thread(target=lambda: drawn.append(ObjectRef.from_random().hex())) for _ in range(10)]:
-        thread.start()
-        thread.join()
-    return [*drawn, ObjectRef.from_random().hex()]
+    def ids(self) -> list[str]:
+        """Of ten new threads, and of its own."""
+        from ray import ObjectRef
+
+        drawn: list[str] = []
+        for thread in [threading.Thread(target=lambda: drawn.append(ObjectRef.from_random().hex())) for _ in range(10)]:
+            thread.start()
+            thread.join()
+        return [*drawn, ObjectRef.from_random().hex()]
 
 
 def test_no_two_workers_draw_the_same_ids(ray_cluster: ModuleType) -> None:
-    class Worker:
-        def ids(self) -> list[str]:
-            return draw_ids()
-
     workers = [ray_cluster.remote(Worker).options(num_cpus=0).remote() for _ in range(4)]
     ids = ray_cluster.get([worker.ids.remote() for worker in workers])
     assert len({each for drawn in ids for each in drawn}) == sum(map(len, ids))
